@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Slices of bytes that somebody else owns, and numbers read from them.
+ */
+#ifndef KVS_BASE_STR_H
+#define KVS_BASE_STR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* <n> bytes at <p>, not NUL-terminated, not owned. {NULL, 0} is absent, {p, 0} is empty. */
+struct str {
+	const char *p;
+	size_t n;
+};
+
+#define STR(lit) ((struct str){ (lit), sizeof(lit) - 1 })
+
+static inline struct str str_of(const char *s)
+{
+	return (struct str){ s, s ? strlen(s) : 0 };
+}
+
+static inline bool str_eq(struct str a, struct str b)
+{
+	return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+
+bool str_ieq(struct str a, struct str b); /* ASCII case folded */
+bool str_starts(struct str s, struct str prefix);
+struct str str_trim(struct str s); /* without spaces and tabs at both ends */
+
+/* Decimal digits only, no sign, no space. 0, -EINVAL (not a number, empty) or -ERANGE. */
+int str_u64(struct str s, uint64_t *ret);
+
+/* A copy with a NUL behind it, from malloc; NULL and ENOMEM. */
+char *str_dup(struct str s);
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The table of pods: who exists (discovery), how loaded they say they are (scrape), what this gateway has sent to them
+ * (the ledger), published to the workers as immutable snapshots.
+ *
+ * Ownership: a pod is reference counted. The table holds one reference, every snapshot one, every request that was
+ * charged to it one; so a request always gives back to the pod that it was charged to, also when another pod has taken
+ * the address since (field case H2).
+ * Threads: the table belongs to the control thread. Workers read a snapshot inside a qsbr section, and use the ledger
+ * from any thread (a spin lock per pod, held for a few instructions).
+ */
+#ifndef KVS_ENDPOINT_ENDPOINT_H
+#define KVS_ENDPOINT_ENDPOINT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/qsbr.h"
+#include "net/net.h"
+
+#define POD_NAME_MAX   NET_NAME_MAX
+#define POD_MODELS_MAX 64
+#define POD_RANKS_MAX  8
+
+enum pod_role { ROLE_BOTH, ROLE_PREFILL, ROLE_DECODE };
+enum pod_engine { ENGINE_UNKNOWN, ENGINE_VLLM, ENGINE_SGLANG, ENGINE_TRTLLM };
+
+/* What discovery says of a pod. Strings are owned by whoever holds the struct. */
+struct pod_spec {
+	struct net_addr addr;
+	enum pod_role role;
+	unsigned weight;	       /* 0 … 100, default 1; 0 takes no new requests */
+	unsigned ranks;		       /* data-parallel ranks behind this address, default 1 */
+	char events[128], replay[128]; /* ZMQ end points, "" for none; ports of rank r are base + r */
+	char metrics[128];	       /* "host:port/path", "" for the pool's default */
+};
+
+/* Why a pod takes no new requests; bits. 0: it does. */
+enum pod_down {
+	POD_DOWN_HEALTH = 1,   /* active checks fail */
+	POD_DOWN_EJECTED = 2,  /* answers are garbage or errors; until eject_until */
+	POD_DOWN_DRAINED = 4,  /* an operator said so */
+	POD_DOWN_REMOVED = 8,  /* discovery no longer lists it */
+	POD_DOWN_ASLEEP = 16,  /* engine_sleep_state says it sleeps */
+	POD_DOWN_BACKOFF = 32, /* 429/503 with Retry-After; until backoff_until */
+};
+
+/* Last values scraped. NAN: not known, which is not zero. */
+struct pod_sample {
+	uint64_t at_ns;			   /* monotonic; 0: never */
+	double running, waiting, kv_usage; /* requests, requests, 0 … 1 (worst rank) */
+	uint32_t block_size, num_blocks;   /* 0: not known */
+	double process_start;		   /* seconds since the epoch, NAN */
+	bool asleep;
+};
+
+/* Work that this gateway has sent and not seen finished. See the essay in ledger.c. */
+struct ledger {
+	atomic_flag lock;
+	uint32_t n;	  /* requests not finished */
+	uint32_t waiting; /* of these, without a first token */
+	double backlog;	  /* predicted seconds of those without a first token */
+	uint64_t last_first_ns;
+	double s, t;	   /* learned: decayed sums of service seconds and token-equivalents */
+	struct list queue; /* charges without a first token, oldest first */
+	uint64_t total, failed, first_tokens;
+};
+
+struct pod {
+	_Atomic uint32_t refs;
+	uint32_t id;		 /* never reused */
+	uint32_t generation;	 /* of its address: 1, then 2 when a pod with the same address comes back … */
+	unsigned pool;		 /* index in the configuration's pools */
+	char name[POD_NAME_MAX]; /* ADDR:PORT, as shown everywhere */
+	char ip[POD_NAME_MAX];
+	struct pod_spec spec;
+	uint16_t holder[POD_RANKS_MAX]; /* index holders of its ranks */
+	_Atomic uint32_t down;		/* enum pod_down */
+	_Atomic uint64_t eject_until, backoff_until;
+	_Atomic uint32_t fails;	 /* consecutive failures of requests; see pod_result */
+	_Atomic bool index_live; /* events flow and no gap is open: predictions are exact */
+	_Atomic bool index_stale;
+	/* control thread only */
+	enum pod_engine engine;
+	char version[32];
+	unsigned nmodels;
+	char *models[POD_MODELS_MAX];
+	char model_root[256];
+	struct pod_sample sample;
+	char last_error[160]; /* of health, scrape or a garbage answer; shown by pod show */
+	/* ledger and what the data path observes */
+	struct ledger ledger;
+	_Atomic uint64_t predicted_tokens, reported_tokens, garbage, ejections;
+	struct list link;
+};
+
+/* A name by which requests ask for a model: served names, LoRA adapters. */
+struct route {
+	char *model;
+	unsigned pool;
+	uint64_t pods_mask[4]; /* which of snapshot->pods serve it (at most 256) */
+	char *base;	       /* name of the index namespace: base model or adapter */
+};
+
+/* Immutable view for the workers. */
+struct snapshot {
+	uint64_t serial;
+	unsigned npods, nroutes;
+	struct pod **pods;	    /* each referenced */
+	struct pod_sample *samples; /* of pods[i] when this was published */
+	struct route *routes;	    /* sorted by model */
+};
+
+struct endpoints;
+
+struct endpoints *endpoints_new(struct qsbr *q); /* NULL and errno */
+void endpoints_free(struct endpoints *e);
+
+/* Make the pods of <source> in <pool> equal to <specs>: adds, updates in place, removes (as POD_DOWN_REMOVED; requests
+ * on it run on). Returns how many were added and removed by address; calls <on_add>/<on_remove> of endpoints_hooks. */
+int endpoints_set(struct endpoints *e, unsigned pool, const char *source, const struct pod_spec *specs, unsigned n);
+
+struct endpoints_hooks {
+	void (*on_add)(void *arg, struct pod *p);
+	void (*on_remove)(void *arg, struct pod *p); /* before the table's reference goes */
+	void *arg;
+};
+void endpoints_hook(struct endpoints *e, struct endpoints_hooks h);
+
+/* Control thread: what was learned of a pod. Publish afterwards. */
+void pod_set_sample(struct pod *p, const struct pod_sample *s);
+int pod_set_models(struct pod *p, char *const *names, const char *const *roots, unsigned n);
+void pod_set_down(struct pod *p, enum pod_down bit, bool on);
+
+void endpoints_publish(struct endpoints *e); /* build and swap the snapshot; free old ones that nobody reads */
+const struct snapshot *endpoints_snapshot(const struct endpoints *e); /* inside a qsbr section */
+struct pod *endpoints_find(struct endpoints *e, struct str name);     /* control thread; no reference added */
+struct list *endpoints_pods(struct endpoints *e);		      /* control thread: all pods, by link */
+
+const struct route *snapshot_route(const struct snapshot *s, struct str model); /* NULL: no pod serves it */
+
+struct pod *pod_ref(struct pod *p);
+void pod_unref(struct pod *p);
+bool pod_usable(const struct pod *p, uint64_t now_ns); /* for new requests */
+
+/* What an answer says about a pod's health. 4xx counts neither way; 429/503 back off for Retry-After; a failure to
+ * connect, a 5xx or garbage counts towards ejection (eject after 5 in a row, 10 s doubling to 5 min); 2xx resets. */
+enum pod_outcome { POD_OK, POD_CLIENT_ERROR, POD_BUSY, POD_SERVER_ERROR, POD_CONNECT_FAILED, POD_GARBAGE, POD_CUT };
+void pod_result(struct pod *p, enum pod_outcome o, uint32_t retry_after_s, uint64_t now_ns);
+
+/* --- ledger: a request's entry, embedded in it. One charge, at most one first, exactly one release. --- */
+struct charge {
+	struct pod *pod; /* NULL: not charged */
+	double own;	 /* predicted seconds, as charged; never recomputed */
+	double work;	 /* token-equivalents */
+	uint32_t uncached;
+	bool first;
+	uint64_t dispatch_ns;
+	struct list link;
+};
+
+void ledger_charge(struct pod *p, struct charge *c, double own, double work, uint32_t uncached, uint64_t now_ns);
+void ledger_first(struct charge *c, uint64_t now_ns);		     /* first body byte: learns the rate */
+void ledger_release(struct charge *c, bool failed, uint64_t now_ns); /* harmless when not charged */
+
+/* One pod's terms for the scheduler, read consistently. */
+struct ledger_view {
+	uint32_t n, waiting;
+	double backlog; /* B_j with the head's credit, ≥ 0 */
+	double s, t;
+};
+void ledger_read(struct pod *p, uint64_t now_ns, struct ledger_view *ret);
+
+#endif

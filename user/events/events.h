@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What is cached where: KV events of the engines over ZeroMQ, decoded and put into the index. This module's thread is
+ * the index's one writer; speculation by the workers reaches it as posts.
+ *
+ * Formats and their variants: docs/internals/events.md.
+ */
+#ifndef KVS_EVENTS_EVENTS_H
+#define KVS_EVENTS_EVENTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/str.h"
+#include "endpoint/endpoint.h"
+#include "kvindex/kvindex.h"
+#include "model/vocab.h"
+#include "stats/stats.h"
+
+struct events;
+
+/* Starts the thread. <st> is its own shard. NULL and errno. */
+struct events *events_start(struct kvindex *x, struct stats *st);
+void events_stop(struct events *e);
+
+/* Follow a pod's events (spec.events, spec.replay; one subscription per rank). <v> may be NULL: events are counted and
+ * ignored, the pod stays approximate. Any thread; takes references; asynchronous. */
+int events_add(struct events *e, struct pod *p, struct vocab *v);
+/* The pod has gone: unsubscribe, clear its holders. */
+int events_remove(struct events *e, struct pod *p);
+/* Outside evidence that the cache is new or gone (restart seen in metrics, sleep): clear its holders. */
+int events_invalidate(struct events *e, struct pod *p, const char *why);
+
+/* Speculation by workers, any thread. <at> (malloc'ed, n - from hashes starting at chunk <from>) is given away. */
+struct events_guess {
+	uint16_t holder;
+	uint64_t ns;
+	uint64_t *at;
+	uint32_t from, n;
+	uint32_t tokens_per_chunk_q8;
+	uint64_t until_ns; /* 0: the holder's LRU */
+	uint32_t lru_chunks;
+	bool drop; /* undo an earlier guess */
+};
+int events_guess(struct events *e, const struct events_guess *g);
+
+/* --- pure part: decoding --- */
+
+enum kv_type { KV_STORED, KV_REMOVED, KV_CLEARED, KV_UNKNOWN };
+
+struct kv_event {
+	enum kv_type type;
+	unsigned nhashes;
+	const uint64_t *hashes;
+	bool has_parent;
+	uint64_t parent;
+	unsigned ntokens;
+	const uint32_t *tokens;
+	uint32_t block_size;
+	struct str medium, lora_name, locality, kind; /* {NULL, 0}: absent */
+	bool has_group;
+	int64_t group;
+	/* Strings that belong to the namespace besides the LoRA name: cache_salt, media keys, of all blocks in order.
+	 */
+	unsigned nextra;
+	struct str extra[32];
+};
+
+struct kv_batch_info {
+	double ts;
+	int64_t rank; /* -1: nil or absent */
+	unsigned bad_events, unknown_events;
+};
+
+/* Decode one payload (frame 3). Calls <event> for each event in order; pointers live during the call. 0, or -EBADMSG
+ * for a batch that is none; bad events are counted in <info> and skipped. Bounded work and memory whatever it holds. */
+int kv_decode(const void *payload, size_t len, struct kv_batch_info *info,
+	      void (*event)(void *arg, const struct kv_event *e), void *arg);
+
+#endif

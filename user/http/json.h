@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * JSON spans: where in a request body the members that steer it stand. No DOM, no copy, no allocation; the body is
+ * validated against RFC 8259 as it is walked (structure, numbers, literals, escapes, UTF-8), with a depth limit.
+ *
+ * A cursor over complete text. Descend into what matters, skip the rest:
+ *
+ *   struct json j; struct json_val v, k;
+ *   json_init(&j, body);
+ *   if (json_value(&j, &v) == 0 && v.kind == JSON_OBJ)
+ *           while (json_member(&j, &k, &v) > 0)          // v is opened when it is '{' or '[': walk it or json_skip it
+ *                   …
+ *
+ * Duplicate keys are reported as they come; the last one wins, as in Python's json.
+ */
+#ifndef KVS_HTTP_JSON_H
+#define KVS_HTTP_JSON_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/str.h"
+
+#define JSON_DEPTH_MAX 64
+
+enum json_kind { JSON_OBJ, JSON_ARR, JSON_STR, JSON_NUM, JSON_TRUE, JSON_FALSE, JSON_NULL };
+
+struct json_val {
+	enum json_kind kind;
+	bool escaped; /* JSON_STR: has a backslash */
+	struct str
+		raw; /* JSON_STR: between the quotes, escapes as they stand; JSON_NUM: its text; else the first byte */
+};
+
+struct json {
+	const char *p, *end;
+	uint8_t depth;
+	uint8_t first;			   /* no member or element read yet at this depth */
+	uint8_t stack[JSON_DEPTH_MAX + 1]; /* JSON_OBJ or JSON_ARR */
+	int err;
+};
+
+void json_init(struct json *j, struct str text);
+
+/* The next value (at the start of the text). 0 or -EBADMSG. */
+int json_value(struct json *j, struct json_val *ret);
+
+/* In an open object: 1 and the next member, 0 at its end (the object is closed), -EBADMSG. The former member's value
+ * must have been walked to its end or skipped. */
+int json_member(struct json *j, struct json_val *ret_key, struct json_val *ret_val);
+/* In an open array: the same for elements. */
+int json_element(struct json *j, struct json_val *ret_val);
+
+/* Walk what is left of the value <v> just returned, if it is an open object or array; for others nothing is to do.
+ * <ret_raw>, if not NULL, gets the whole value's text. 0 or -EBADMSG. */
+int json_skip(struct json *j, const struct json_val *v, struct str *ret_raw);
+
+/* Only white space left? 0 or -EBADMSG. */
+int json_end(struct json *j);
+
+/* Is the string's value <lit> (escapes understood)? */
+bool json_str_is(const struct json_val *v, struct str lit);
+
+/* Append the string's value, unescaped, UTF-8. Lone surrogates: -EILSEQ (nothing is appended). 0, -ENOMEM. */
+int json_unescape(const struct json_val *v, struct buf *out);
+
+/* An integer without fraction or exponent. 0, -EINVAL, -ERANGE. */
+int json_u64(const struct json_val *v, uint64_t *ret);
+
+#endif

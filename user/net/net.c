@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/net.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int net_addr_parse(struct str s, struct net_addr *ret)
+{
+	struct net_addr a = { 0 };
+	char host[NET_NAME_MAX];
+	struct str h, port;
+	const char *colon = memrchr(s.p, ':', s.n);
+	char *zone;
+	uint64_t n;
+
+	if (!colon)
+		return -EINVAL;
+	h = (struct str){ s.p, (size_t)(colon - s.p) };
+	port = (struct str){ colon + 1, s.n - h.n - 1 };
+	if (str_u64(port, &n) || n > 65535)
+		return -EINVAL;
+	if (h.n == 0 || str_eq(h, STR("*"))) {
+		a.v6 = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_ANY_INIT };
+		a.len = sizeof(a.v6);
+	} else if (h.p[0] == '[') {
+		if (h.n < 3 || h.p[h.n - 1] != ']' || h.n - 2 >= sizeof(host))
+			return -EINVAL;
+		memcpy(host, h.p + 1, h.n - 2);
+		host[h.n - 2] = '\0';
+		a.v6.sin6_family = AF_INET6;
+		a.len = sizeof(a.v6);
+		zone = strchr(host, '%');
+		if (zone) {
+			*zone++ = '\0';
+			a.v6.sin6_scope_id = if_nametoindex(zone);
+			if (!a.v6.sin6_scope_id)
+				return -EINVAL;
+		}
+		if (inet_pton(AF_INET6, host, &a.v6.sin6_addr) != 1)
+			return -EINVAL;
+	} else {
+		if (h.n >= sizeof(host))
+			return -EINVAL;
+		memcpy(host, h.p, h.n);
+		host[h.n] = '\0';
+		a.v4.sin_family = AF_INET;
+		a.len = sizeof(a.v4);
+		if (inet_pton(AF_INET, host, &a.v4.sin_addr) != 1)
+			return -EINVAL;
+	}
+	net_addr_set_port(&a, (uint16_t)n);
+	*ret = a;
+	return 0;
+}
+
+void net_addr_format_ip(const struct net_addr *a, char out[NET_NAME_MAX])
+{
+	out[0] = '\0';
+	if (a->sa.sa_family == AF_INET)
+		inet_ntop(AF_INET, &a->v4.sin_addr, out, NET_NAME_MAX);
+	else if (a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&a->v6.sin6_addr))
+		inet_ntop(AF_INET, &a->v6.sin6_addr.s6_addr[12], out, NET_NAME_MAX);
+	else if (a->sa.sa_family == AF_INET6)
+		inet_ntop(AF_INET6, &a->v6.sin6_addr, out, NET_NAME_MAX);
+}
+
+void net_addr_format(const struct net_addr *a, char out[NET_NAME_MAX])
+{
+	char ip[NET_NAME_MAX];
+
+	net_addr_format_ip(a, ip);
+	snprintf(out, NET_NAME_MAX, strchr(ip, ':') ? "[%.50s]:%u" : "%.50s:%u", ip, net_addr_port(a));
+}
+
+bool net_addr_eq(const struct net_addr *a, const struct net_addr *b)
+{
+	if (a->sa.sa_family != b->sa.sa_family || net_addr_port(a) != net_addr_port(b))
+		return false;
+	if (a->sa.sa_family == AF_INET)
+		return a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
+	return a->v6.sin6_scope_id == b->v6.sin6_scope_id &&
+	       memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, sizeof(a->v6.sin6_addr)) == 0;
+}
+
+uint16_t net_addr_port(const struct net_addr *a)
+{
+	return ntohs(a->sa.sa_family == AF_INET ? a->v4.sin_port : a->v6.sin6_port);
+}
+
+void net_addr_set_port(struct net_addr *a, uint16_t port)
+{
+	if (a->sa.sa_family == AF_INET)
+		a->v4.sin_port = htons(port);
+	else
+		a->v6.sin6_port = htons(port);
+}
+
+static void set_int(int fd, int level, int opt, int v)
+{
+	setsockopt(fd, level, opt, &v, sizeof(v));
+}
+
+int net_listen(const struct net_addr *a, int backlog)
+{
+	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	if (a->sa.sa_family == AF_INET6)
+		set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+	if (bind(fd, &a->sa, a->len) < 0 || listen(fd, backlog) < 0) {
+		r = -errno;
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+int net_dial(const struct net_addr *a)
+{
+	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	if (connect(fd, &a->sa, a->len) < 0 && errno != EINPROGRESS) {
+		r = -errno;
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+int net_accept(int listener, struct net_addr *ret_peer)
+{
+	struct net_addr peer = { .len = sizeof(peer.v6) };
+	int fd = accept4(listener, &peer.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	if (ret_peer)
+		*ret_peer = peer;
+	return fd;
+}
+
+int net_error(int fd)
+{
+	int e = 0;
+	socklen_t n = sizeof(e);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n) < 0)
+		return -errno;
+	return -e;
+}
+
+void net_reset(int fd)
+{
+	struct linger l = { .l_onoff = 1, .l_linger = 0 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+	close(fd);
+}
+
+bool net_idle_dead(int fd)
+{
+	char c;
+	ssize_t n = recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	return n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+}
