@@ -98,4 +98,8 @@ int config_write_defaults(struct buf *out);			/* with doc lines as comments */
 int config_write_help(struct buf *out);				/* for --help */
 int config_write_rst(struct buf *out);				/* for the man page */
 
+/* Calls <changed> for each key whose value differs: "pools[0].limits.queue"; <restart>: a reload cannot change it. */
+void config_diff(const struct config *a, const struct config *b,
+		 void (*changed)(void *arg, const char *key, bool restart), void *arg);
+
 #endif

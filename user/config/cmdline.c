@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "config/config_int.h"
+
+int pod_from_text(struct config_pod *p, const char *spec, struct buf *why)
+{
+	const struct option *o = option_find(&section_pod, STR("address"));
+	char *copy = str_dup(str_of(spec)), *save = NULL, *part;
+	int r = 0;
+
+	if (!copy)
+		return -ENOMEM;
+	part = strtok_r(copy, ",", &save);
+	r = value_set(o, p, part ? part : "", why);
+	while (r == 0 && (part = strtok_r(NULL, ",", &save))) {
+		char *value = strchr(part, '=');
+		struct buf one = { 0 };
+
+		if (value)
+			*value++ = '\0';
+		o = option_find(&section_pod, str_of(part));
+		if (!value) {
+			buf_printf(why, "\"%.100s\" has no value: write KEY=VALUE", part);
+			r = -EINVAL;
+		} else if (!o) {
+			buf_printf(why, "\"%.100s\" is an unknown key", part);
+			suggest_option(why, &section_pod, STR(""), part);
+			r = -EINVAL;
+		} else {
+			r = value_set(o, p, value, &one);
+			if (r == -EINVAL)
+				buf_printf(why, "%s: %.*s", part, (int)buf_len(&one), buf_data(&one));
+		}
+		buf_free(&one);
+	}
+	free(copy);
+	return r;
+}
+
+int config_add_listener(struct config *c, const char *address, struct buf *err)
+{
+	const struct option *o = option_find(&section_root, STR("listeners"));
+	struct config_full *f = (struct config_full *)c;
+	struct config_listener *l;
+	struct buf why = { 0 };
+	int r;
+
+	if (!ok_listen(address, &why)) {
+		buf_printf(err, "listener: %.*s\n", (int)buf_len(&why), buf_data(&why));
+		buf_free(&why);
+		return -EINVAL;
+	}
+	l = f->default_listener ? c->listeners : list_grow(o, c);
+	if (!l)
+		return -ENOMEM;
+	r = value_set(option_find(&section_listener, STR("address")), l, address, &why);
+	f->default_listener = f->default_listener && r;
+	return r;
+}
+
+int config_add_pod(struct config *c, const char *spec, struct buf *err)
+{
+	const struct option *pools = option_find(&section_root, STR("pools"));
+	const struct option *pods = option_find(&section_pool, STR("discovery.static"));
+	struct config_pod pod = { 0 }, *slot;
+	struct buf why = { 0 };
+	struct config_pool *p;
+	int r = section_init(&section_pod, &pod);
+
+	if (r == 0)
+		r = pod_from_text(&pod, spec, &why);
+	if (r)
+		goto err;
+	p = c->npools ? &c->pools[0] : list_grow(pools, c);
+	slot = p && p->npods < CONFIG_LIST_MAX ? list_grow(pods, p) : NULL;
+	if (!slot) {
+		r = -ENOMEM;
+		goto err;
+	}
+	section_free(&section_pod, slot);
+	*slot = pod;
+	if (!pod_twice(p->pods, p->npods))
+		return 0;
+	p->npods--;
+	buf_puts(&why, "is listed twice: keep one");
+	r = -EINVAL;
+err:
+	section_free(&section_pod, &pod);
+	if (r == -EINVAL)
+		buf_printf(err, "pod \"%.200s\": %.*s\n", spec, (int)buf_len(&why), buf_data(&why));
+	buf_free(&why);
+	return r;
+}
+
+/* Where the key leads: "pools[0].limits.queue" to the row of limits.queue and the first pool. */
+static const struct option *resolve(struct config *c, struct str key, void **ret_base)
+{
+	const struct section *s = &section_root;
+	void *base = c;
+	const char *open;
+
+	while ((open = memchr(key.p, '[', key.n))) {
+		const char *close = memchr(key.p, ']', key.n);
+		const struct option *o = option_find(s, (struct str){ key.p, (size_t)(open - key.p) });
+		uint64_t i;
+		unsigned n;
+		char *v;
+
+		if (!close || close < open || !o || o->type != OPT_LIST ||
+		    str_u64((struct str){ open + 1, (size_t)(close - open - 1) }, &i) || close + 1 >= key.p + key.n ||
+		    close[1] != '.')
+			return NULL;
+		v = list_at(o, base, &n);
+		/* One behind the end is a new one, once it is sure that the key exists. */
+		if (i > n ||
+		    (i == n && !option_find(o->list, (struct str){ close + 2, key.n - (size_t)(close + 2 - key.p) })))
+			return NULL;
+		base = i == n ? list_grow(o, base) : v + i * o->list->size;
+		if (!base)
+			return NULL;
+		s = o->list;
+		key.n -= (size_t)(close + 2 - key.p);
+		key.p = close + 2;
+	}
+	*ret_base = base;
+	return option_find(s, key);
+}
+
+int config_set(struct config *c, const char *key, const char *value, struct buf *err)
+{
+	struct buf why = { 0 };
+	void *base = NULL;
+	const struct option *o = resolve(c, str_of(key), &base);
+	int r = -EINVAL;
+
+	if (!o) {
+		buf_printf(err, "%.100s: unknown key", key);
+		if (!strchr(key, '['))
+			suggest_option(err, &section_root, STR(""), key);
+		buf_puts(err, "\n");
+		return -EINVAL;
+	}
+	r = value_set(o, base, value, &why);
+	if (r == -EINVAL)
+		buf_printf(err, "%.100s: %.*s\n", key, (int)buf_len(&why), buf_data(&why));
+	buf_free(&why);
+	return r;
+}
