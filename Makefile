@@ -27,7 +27,7 @@ CFLAGS ?= -g
 ALL_CFLAGS = -std=gnu11 -O$(O) -D_GNU_SOURCE -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) \
 	-Wno-unused-parameter -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -fno-strict-aliasing \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all) $(COVERAGE_FLAGS) \
-	-Iuser -Iinclude -I$(OUT) -I.output $(CFLAGS)
+	-Iuser -Iinclude -I$(OUT) -I.output -I/usr/share/include/llhttp $(CFLAGS)
 ALL_LDFLAGS = $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(COVERAGE_FLAGS) $(LDFLAGS)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
