@@ -27,9 +27,10 @@ enum json_kind { JSON_OBJ, JSON_ARR, JSON_STR, JSON_NUM, JSON_TRUE, JSON_FALSE, 
 
 struct json_val {
 	enum json_kind kind;
-	bool escaped; /* JSON_STR: has a backslash */
-	struct str
-		raw; /* JSON_STR: between the quotes, escapes as they stand; JSON_NUM: its text; else the first byte */
+	bool escaped;  /* JSON_STR: has a backslash */
+	uint8_t depth; /* JSON_OBJ, JSON_ARR: of the cursor while it is open, for json_skip */
+	/* JSON_STR: between the quotes, escapes as they stand; JSON_NUM: its text; else the first byte */
+	struct str raw;
 };
 
 struct json {
@@ -51,8 +52,9 @@ int json_member(struct json *j, struct json_val *ret_key, struct json_val *ret_v
 /* In an open array: the same for elements. */
 int json_element(struct json *j, struct json_val *ret_val);
 
-/* Walk what is left of the value <v> just returned, if it is an open object or array; for others nothing is to do.
- * <ret_raw>, if not NULL, gets the whole value's text. 0 or -EBADMSG. */
+/* Walk what is left of <v>, if it is an object or array, from wherever inside it the cursor stands; for others nothing
+ * is to do. <ret_raw>, if not NULL, gets the whole value's text: then call it before the cursor moves beyond <v>.
+ * 0 or -EBADMSG. */
 int json_skip(struct json *j, const struct json_val *v, struct str *ret_raw);
 
 /* Only white space left? 0 or -EBADMSG. */
