@@ -10,25 +10,42 @@
 #include <stdint.h>
 
 struct usage {
-	bool seen;	   /* a usage object with prompt_tokens (or input_tokens) was found; the last one counts */
-	bool cached_known; /* prompt_tokens_details.cached_tokens (or Anthropic's cache_read_input_tokens) is a number
-			    */
+	bool seen; /* a usage object with prompt_tokens (or input_tokens) was found; the last one counts */
+	/* prompt_tokens_details.cached_tokens, input_tokens_details.cached_tokens or cache_read_input_tokens was a
+	 * number, in this object or, where it says nothing, in an earlier one of the same answer */
+	bool cached_known;
 	uint32_t prompt, completion, cached;
 };
 
-/* Opaque to the caller; about 100 bytes. */
 struct usage_watch {
 	struct usage usage;
-	uint32_t events; /* SSE events with data seen */
+	uint32_t events; /* SSE events with data that are complete; "[DONE]" is one too */
 	bool done;	 /* "data: [DONE]" seen */
 	bool sse;
-	uint8_t state[64];
+	/* private from here */
+	uint8_t line;	/* where in a line of the stream */
+	uint8_t name;	/* bytes of the field name that match so far */
+	uint8_t mark;	/* bytes of [DONE] that match so far */
+	bool cr;	/* the last byte was a CR */
+	bool data;	/* the event has data */
+	uint8_t text;	/* where in the JSON text */
+	uint8_t needle; /* bytes of the key "usage" that match so far */
+	bool slash;	/* the last byte was a backslash */
+	bool integer;	/* the number being read is one */
+	uint8_t depth;	/* in the usage object */
+	uint8_t member; /* which one the next value belongs to */
+	uint8_t parent; /* and the object around it */
+	uint8_t have;	/* which of <value> were found in this object */
+	uint8_t key_len;
+	char key[24];
+	uint32_t value[3];
+	uint64_t number;
 };
 
 void usage_watch_init(struct usage_watch *w, bool sse);
 
 /* <n> bytes of body data (chunk framing removed), cut anywhere. Cheap where nothing is of interest: it looks for the
- * quoted key "usage" by memchr/memmem-like steps and parses only behind it. */
+ * quoted key "usage", sixteen bytes at a time, and parses only behind it. */
 void usage_watch_feed(struct usage_watch *w, const char *p, uint64_t n);
 
 #endif
