@@ -113,7 +113,8 @@ struct stats_hist {
 	_Atomic uint64_t sum_ns, count;
 };
 void stats_hist_add(struct stats_hist *h, uint64_t ns);
-/* Cumulative buckets, _sum and _count of <n> shards, <stride> bytes apart. */
+/* Cumulative buckets, _sum and _count of <n> shards, <stride> bytes apart; <name> gets the prefix "kvsteer_". 0 or
+ * -ENOMEM. */
 int stats_hist_write(const struct stats_hist *first, unsigned n, size_t stride, const char *name, const char *help,
 		     struct buf *out);
 
