@@ -67,9 +67,12 @@ struct ledger {
 	uint64_t total, failed, first_tokens;
 };
 
+struct pool_rate; /* what all pods of a pool learned together; shared by them and counted */
+
 struct pod {
 	_Atomic uint32_t refs;
 	uint32_t id;		 /* never reused */
+	uint64_t key;		 /* hash of the name: equal in every process, for sched_row.key */
 	uint32_t generation;	 /* of its address: 1, then 2 when a pod with the same address comes back … */
 	unsigned pool;		 /* index in the configuration's pools */
 	char name[POD_NAME_MAX]; /* ADDR:PORT, as shown everywhere */
@@ -86,14 +89,30 @@ struct pod {
 	char version[32];
 	unsigned nmodels;
 	char *models[POD_MODELS_MAX];
-	char model_root[256];
+	char *roots[POD_MODELS_MAX]; /* of models[i]; NULL: itself, as for LoRA adapters */
+	char model_root[256];	     /* the first root given, "" for none */
 	struct pod_sample sample;
 	char last_error[160]; /* of health, scrape or a garbage answer; shown by pod show */
 	/* ledger and what the data path observes */
 	struct ledger ledger;
+	struct pool_rate *rate;
 	_Atomic uint64_t predicted_tokens, reported_tokens, garbage, ejections;
 	struct list link;
+	uint32_t sources; /* table: bits of the sources that list it */
+	uint64_t mark;
 };
+
+/* These follow discovery in place, so workers read them so. The other members of <spec> are the control thread's, but
+ * for <addr> and <ranks>, which never change. */
+static inline unsigned pod_weight(const struct pod *p)
+{
+	return __atomic_load_n(&p->spec.weight, __ATOMIC_RELAXED);
+}
+
+static inline enum pod_role pod_role(const struct pod *p)
+{
+	return __atomic_load_n(&p->spec.role, __ATOMIC_RELAXED);
+}
 
 /* A name by which requests ask for a model: served names, LoRA adapters. */
 struct route {
@@ -107,6 +126,7 @@ struct route {
 struct snapshot {
 	uint64_t serial;
 	unsigned npods, nroutes;
+	unsigned nlisted;	    /* pods that have told their models */
 	struct pod **pods;	    /* each referenced */
 	struct pod_sample *samples; /* of pods[i] when this was published */
 	struct route *routes;	    /* sorted by model */
@@ -117,35 +137,56 @@ struct endpoints;
 struct endpoints *endpoints_new(struct qsbr *q); /* NULL and errno */
 void endpoints_free(struct endpoints *e);
 
+#define ENDPOINTS_PODS_MAX 256 /* in the table and so in a snapshot */
+
 /* Make the pods of <source> in <pool> equal to <specs>: adds, updates in place, removes (as POD_DOWN_REMOVED; requests
- * on it run on). Returns how many were added and removed by address; calls <on_add>/<on_remove> of endpoints_hooks. */
+ * on it run on). A pod that several sources list stays until the last one drops it; the source that was seen first
+ * decides on its spec. Another number of ranks is another pod. Returns how many were added and removed by address;
+ * calls the hooks. -ENOSPC or -ENOMEM: some could not be added, all the rest is done. */
 int endpoints_set(struct endpoints *e, unsigned pool, const char *source, const struct pod_spec *specs, unsigned n);
 
 struct endpoints_hooks {
 	void (*on_add)(void *arg, struct pod *p);
 	void (*on_remove)(void *arg, struct pod *p); /* before the table's reference goes */
+	void (*on_change)(void *arg, struct pod *p); /* events, replay or metrics of its spec are new; may be NULL */
 	void *arg;
 };
 void endpoints_hook(struct endpoints *e, struct endpoints_hooks h);
 
+/* The names that <pool> serves by configuration: they have a route also while no pod has told its models. Without them
+ * the pool serves what its pods list; with them, of what the pods list, these and adapters (entries without a root).
+ * A pod that lists models serves those; one that has not yet, every name configured. 0 or -ENOMEM. */
+int endpoints_pool_models(struct endpoints *e, unsigned pool, char *const *names, unsigned n);
+
 /* Control thread: what was learned of a pod. Publish afterwards. */
-void pod_set_sample(struct pod *p, const struct pod_sample *s);
+void pod_set_sample(struct pod *p, const struct pod_sample *s); /* and POD_DOWN_ASLEEP with it */
+/* roots[i] NULL, or <roots> NULL: itself; give adapters none. 0, -ENOMEM (nothing changed), or -E2BIG: the first
+ * POD_MODELS_MAX were taken. */
 int pod_set_models(struct pod *p, char *const *names, const char *const *roots, unsigned n);
 void pod_set_down(struct pod *p, enum pod_down bit, bool on);
 
-void endpoints_publish(struct endpoints *e); /* build and swap the snapshot; free old ones that nobody reads */
+/* Build and swap the snapshot; free old ones that nobody reads. -ENOMEM: the old one stays. Costs some microseconds a
+ * pod: gather changes and publish once per turn of the loop. */
+int endpoints_publish(struct endpoints *e);
 const struct snapshot *endpoints_snapshot(const struct endpoints *e); /* inside a qsbr section */
 struct pod *endpoints_find(struct endpoints *e, struct str name);     /* control thread; no reference added */
 struct list *endpoints_pods(struct endpoints *e);		      /* control thread: all pods, by link */
 
-const struct route *snapshot_route(const struct snapshot *s, struct str model); /* NULL: no pod serves it */
+const struct route *snapshot_route(const struct snapshot *s, struct str model); /* NULL: no pool serves it */
+
+/* Sets the bits of all pods of <pool> (UINT_MAX: of every pool): for requests that name no model, or one that nobody
+ * could have told yet (nlisted is 0). Returns how many. */
+unsigned snapshot_any(const struct snapshot *s, unsigned pool, uint64_t mask[4]);
 
 struct pod *pod_ref(struct pod *p);
 void pod_unref(struct pod *p);
-bool pod_usable(const struct pod *p, uint64_t now_ns); /* for new requests */
+bool pod_usable(const struct pod *p, uint64_t now_ns);	     /* for new requests */
+bool pod_last_resort(const struct pod *p, uint64_t now_ns);  /* usable but for POD_DOWN_BACKOFF: if there is no other */
+uint32_t pod_down_now(const struct pod *p, uint64_t now_ns); /* bits without those whose time is over */
 
-/* What an answer says about a pod's health. 4xx counts neither way; 429/503 back off for Retry-After; a failure to
- * connect, a 5xx or garbage counts towards ejection (eject after 5 in a row, 10 s doubling to 5 min); 2xx resets. */
+/* What an answer says about a pod's health. 4xx counts neither way; 429/503 back off for Retry-After (at most a
+ * minute); a failure to connect, a 5xx, garbage or a cut answer counts towards ejection: after 5 in a row, 10 s, then
+ * at each failure of a trial twice as long, up to 5 min. 2xx resets, unless the pod is out: then it is an old one. */
 enum pod_outcome { POD_OK, POD_CLIENT_ERROR, POD_BUSY, POD_SERVER_ERROR, POD_CONNECT_FAILED, POD_GARBAGE, POD_CUT };
 void pod_result(struct pod *p, enum pod_outcome o, uint32_t retry_after_s, uint64_t now_ns);
 
@@ -161,7 +202,9 @@ struct charge {
 };
 
 void ledger_charge(struct pod *p, struct charge *c, double own, double work, uint32_t uncached, uint64_t now_ns);
-void ledger_first(struct charge *c, uint64_t now_ns);		     /* first body byte: learns the rate */
+/* First body byte of a streamed 2xx answer: learns the rate. Not for other answers: their first byte comes when all is
+ * computed (or nothing was), ledger_release does what they need. */
+void ledger_first(struct charge *c, uint64_t now_ns);
 void ledger_release(struct charge *c, bool failed, uint64_t now_ns); /* harmless when not charged */
 
 /* One pod's terms for the scheduler, read consistently. */
@@ -171,5 +214,6 @@ struct ledger_view {
 	double s, t;
 };
 void ledger_read(struct pod *p, uint64_t now_ns, struct ledger_view *ret);
+void ledger_read_pool(const struct pod *p, double *ret_s, double *ret_t); /* sums of <p>'s pool */
 
 #endif
