@@ -16,14 +16,16 @@
 #define SCHED_ROWS_MAX	 256
 #define SCHED_RANKED_MAX 4
 
-/* How sure the match is; the ladder of degradation, best first. */
+/* How sure the match is; the ladder of degradation, best first. The default policy goes by cost in all but
+ * SCHED_SESSION, where it keeps a session (else a prefix) on its pod. */
 enum sched_mode { SCHED_PRECISE, SCHED_APPROXIMATE, SCHED_SESSION, SCHED_LOAD };
 const char *sched_mode_name(enum sched_mode m);
 
 struct sched_row {
-	uint16_t pod; /* caller's index */
-	uint8_t role; /* enum pod_role */
-	uint8_t weight;
+	uint16_t pod;			      /* caller's index */
+	uint8_t role;			      /* enum pod_role */
+	uint8_t weight;			      /* 1 … 100; 0 counts as 1, the caller leaves such rows out */
+	uint64_t key;			      /* pod->key: the same in every snapshot, process and replica */
 	uint32_t matched;		      /* m_j: tokens of the prompt that it holds */
 	uint32_t n;			      /* requests sent and not finished */
 	uint32_t waiting;		      /* of these, without a first token */
@@ -49,9 +51,9 @@ struct sched_in {
 
 /* Legs to try, best first. Step 4 adds roles of prefill and decode; every leg names a row. */
 struct sched_out {
-	unsigned n;
-	uint16_t row[SCHED_RANKED_MAX];
-	double externality; /* a; for the explain record */
+	unsigned n;			/* min(rows, SCHED_RANKED_MAX) */
+	uint16_t row[SCHED_RANKED_MAX]; /* distinct indices of <rows> */
+	double externality;		/* a; for the explain record */
 };
 
 struct sched_state { /* of one policy in one worker: a cursor for round robin; zeroed at start */
