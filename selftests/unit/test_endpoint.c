@@ -471,7 +471,7 @@ static void workers_and_control_do_not_meet(void **state)
 	endpoints_free(shared);
 }
 
-/* Not a test: with KVS_BENCH set, what publishing 100 pods costs. */
+/* Not a test: with KVS_BENCH set, what publishing 100 pods and reading their ledgers costs. */
 static void bench(void)
 {
 	static struct pod_spec s[100];
@@ -483,6 +483,7 @@ static void bench(void)
 	for (unsigned i = 0; i < 100; i++) {
 		snprintf(addr, sizeof(addr), "10.0.0.%u:80", i);
 		net_addr_parse(str_of(addr), &s[i].addr);
+		s[i].weight = 1;
 	}
 	endpoints_set(e, 0, "a", s, 100);
 	list_for_each (it, endpoints_pods(e))
@@ -491,6 +492,18 @@ static void bench(void)
 	for (unsigned i = 0; i < 1000; i++)
 		endpoints_publish(e);
 	printf("publish %.1f us\n", (double)(time_mono() - t) / 1e6);
+	t = time_mono();
+	for (unsigned i = 0; i < 1000; i++) {
+		const struct snapshot *v = endpoints_snapshot(e);
+
+		for (unsigned k = 0; k < v->npods; k++) {
+			struct ledger_view view;
+
+			if (pod_usable(v->pods[k], t))
+				ledger_read(v->pods[k], t, &view);
+		}
+	}
+	printf("read 100 ledgers %.1f us\n", (double)(time_mono() - t) / 1e6);
 	endpoints_free(e);
 }
 
