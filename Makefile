@@ -47,8 +47,9 @@ LIB_SRC := $(filter-out user/agent/main.c user/cli/% user/datapath/$(if $(filter
 LIB_OBJ := $(LIB_SRC:%.c=$(OUT)/%.o)
 LIB := $(OUT)/libkvs.a
 
-# llhttp's generated C comes from Debian's node-llhttp and is compiled in; a libllhttp serves as well.
+# llhttp: the generated C of Debian 12's node-llhttp is compiled in; later releases have the library.
 ifneq ($(wildcard $(LLHTTP)/llhttp.c),)
+PKG_CFLAGS += -I/usr/share/include/llhttp
 LIB_OBJ += $(addprefix $(OUT)/llhttp/,llhttp.o api.o http.o)
 else
 PKGS += libllhttp

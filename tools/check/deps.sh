@@ -11,12 +11,13 @@ groups="build ${*:-}"
 
 installed()
 {
-	dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q '^install ok installed$'
+	dpkg-query -W -f '${Status}' "${1%%:*}" 2>/dev/null | grep -q '^install ok installed$' &&
+		{ [ "$1" = "${1%%:*}" ] || [ -e "${1#*:}" ]; }
 }
 
 available()
 {
-	apt-cache policy "$1" 2>/dev/null | grep -q '^  Candidate: [^(]'
+	apt-cache policy "${1%%:*}" 2>/dev/null | grep -q '^  Candidate: [^(]'
 }
 
 # The lines of which no alternative is installed.
@@ -51,7 +52,7 @@ for names in $missing; do
 	found=
 	for n in ${names//|/ }; do
 		if available "$n"; then
-			found=$n
+			found=${n%%:*}
 			break
 		fi
 	done
