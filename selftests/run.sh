@@ -7,6 +7,7 @@
 #   e2e          "ok NAME", "not ok NAME - why", "skip NAME - why" on stdout; exit 0, 1, or 77 when all of it is skipped,
 #                with the reason as the last line
 #   fuzz         one case per fuzzer: its whole corpus
+# A line "NOTE: text" is shown in any case: a figure worth seeing.
 # A program that ends badly without naming a failed case is one failed case. Output is shown for what failed (V=1: all).
 # Exit 0 only if nothing failed. The last line is the sum.
 set -u
@@ -62,6 +63,7 @@ run()
 		echo "--- $name"
 		cat "$log"
 	fi
+	grep -a '^NOTE: ' "$log" | sed "s/^NOTE: /$name: /"
 	while IFS= read -r line; do
 		case $line in
 		"not ok "*) echo "FAILED  $name: ${line#not ok }" ;;
