@@ -22,9 +22,14 @@ struct events;
 struct events *events_start(struct kvindex *x, struct stats *st);
 void events_stop(struct events *e);
 
-/* Follow a pod's events (spec.events, spec.replay; one subscription per rank). <v> may be NULL: events are counted and
- * ignored, the pod stays approximate. Any thread; takes references; asynchronous. */
-int events_add(struct events *e, struct pod *p, struct vocab *v);
+/* Control thread. Follow a pod's events (spec.events, spec.replay; one subscription per rank). <v> may be NULL: events
+ * are counted and ignored, the pod stays approximate. <base> (copied) names the namespace of what is not a LoRA
+ * adapter's; it must be the string that the request side uses: pod->model_root, else the first of pod->models, else "".
+ * Takes references; asynchronous. When the spec or the vocabulary changes: remove and add. */
+int events_add(struct events *e, struct pod *p, struct vocab *v, const char *base);
+/* The base name has become known or has changed: what was indexed under the old one is cleared and, where the engine
+ * has a replay socket, asked for again. Nothing happens when it is the same. */
+int events_rebase(struct events *e, struct pod *p, const char *base);
 /* The pod has gone: unsubscribe, clear its holders. */
 int events_remove(struct events *e, struct pod *p);
 /* Outside evidence that the cache is new or gone (restart seen in metrics, sleep): clear its holders. */
@@ -45,6 +50,8 @@ int events_guess(struct events *e, const struct events_guess *g);
 
 /* --- pure part: decoding --- */
 
+#define KV_EXTRA_MAX 32
+
 enum kv_type { KV_STORED, KV_REMOVED, KV_CLEARED, KV_UNKNOWN };
 
 struct kv_event {
@@ -59,20 +66,25 @@ struct kv_event {
 	struct str medium, lora_name, locality, kind; /* {NULL, 0}: absent */
 	bool has_group;
 	int64_t group;
-	/* Strings that belong to the namespace besides the LoRA name: cache_salt, media keys, of all blocks in order.
-	 */
+	int64_t lora_id; /* 0: none. Old engines say this only, and no name */
+	/* Strings that belong to the namespace besides the LoRA name: cache_salt, media keys, of all blocks in order,
+	 * without what repeats itself or continues from an earlier block. extra_at: the block that each came with. */
 	unsigned nextra;
-	struct str extra[32];
+	struct str extra[KV_EXTRA_MAX];
+	uint32_t extra_at[KV_EXTRA_MAX];
+	struct str salt; /* a field of its own (SGLang); belongs to the whole chain */
 };
 
 struct kv_batch_info {
 	double ts;
-	int64_t rank; /* -1: nil or absent */
-	unsigned bad_events, unknown_events;
+	int64_t rank;			     /* -1: nil or absent */
+	unsigned bad_events, unknown_events; /* both skipped */
 };
 
-/* Decode one payload (frame 3). Calls <event> for each event in order; pointers live during the call. 0, or -EBADMSG
- * for a batch that is none; bad events are counted in <info> and skipped. Bounded work and memory whatever it holds. */
+/* Decode one payload (frame 3). Calls <event> for each event in order; pointers live during the call. 0; -EBADMSG for a
+ * batch that is none or is cut off, without a call; -ENOMEM. Bad events are counted in <info> and skipped. Work and
+ * memory are linear in <len>, whatever it holds. A KV_STORED without tokens is about known blocks' location only.
+ * ntokens is nhashes * block_size, except in events of cache groups, which the reader may have to leave out. */
 int kv_decode(const void *payload, size_t len, struct kv_batch_info *info,
 	      void (*event)(void *arg, const struct kv_event *e), void *arg);
 

@@ -1,0 +1,717 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * KV event batches: msgpack, read with a cursor of our own.
+ *
+ * Nothing that a message declares is believed. A first pass (msg_skip) walks the whole payload once and fails if any
+ * length points behind its end or nesting is deeper than DEPTH_MAX; it touches no memory but the payload. The second
+ * pass then reads fields in whatever order they come, events as arrays or as maps, and hands each event out. Its only
+ * memory are two arrays that grow with the elements really read, so a lie about a length costs nothing.
+ *
+ * Events wrapped in a bin object were not seen by the first pass; each is walked before it is read.
+ */
+#include "events/events.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+
+#define DEPTH_MAX  32
+#define HASHES_MAX (1u << 20)
+#define TOKENS_MAX (8u << 20)
+
+struct cur {
+	const uint8_t *p, *end;
+};
+
+enum mp_kind { MP_NIL, MP_BOOL, MP_UINT, MP_INT, MP_FLOAT, MP_STR, MP_BIN, MP_ARRAY, MP_MAP, MP_EXT };
+
+struct item {
+	enum mp_kind kind;
+	uint64_t u;   /* UINT; INT as two's complement; count of ARRAY, MAP; length of STR, BIN, EXT */
+	double f;     /* FLOAT */
+	struct str s; /* STR, BIN */
+};
+
+struct scratch {
+	uint64_t *hashes;
+	uint32_t *tokens;
+	unsigned nhashes, ntokens, cap_hashes, cap_tokens;
+};
+
+static uint64_t be(const uint8_t *p, unsigned n)
+{
+	uint64_t v = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		v = v << 8 | p[i];
+	return v;
+}
+
+/* One object's head and, for strings and numbers, all of it. Containers' elements follow at the cursor. */
+static int next_bytes(struct cur *c, struct item *it, enum mp_kind kind, uint64_t n)
+{
+	if ((uint64_t)(c->end - c->p) < n)
+		return -EBADMSG;
+	it->kind = kind;
+	it->u = n;
+	it->s = (struct str){ (const char *)c->p, n };
+	c->p += n;
+	return 0;
+}
+
+static int next_container(struct cur *c, struct item *it, enum mp_kind kind, uint64_t n)
+{
+	/* Each element takes a byte at least. */
+	if ((uint64_t)(c->end - c->p) < (kind == MP_MAP ? 2 * n : n))
+		return -EBADMSG;
+	it->kind = kind;
+	it->u = n;
+	return 0;
+}
+
+static int next_number(struct cur *c, struct item *it, uint8_t tag)
+{
+	unsigned n = 1u << (tag & 3);
+
+	if (tag == 0xca)
+		n = 4;
+	else if (tag == 0xcb)
+		n = 8;
+	if (c->end - c->p < (ptrdiff_t)n)
+		return -EBADMSG;
+	it->u = be(c->p, n);
+	c->p += n;
+	if (tag == 0xca) {
+		union {
+			uint32_t u;
+			float f;
+		} x = { .u = (uint32_t)it->u };
+
+		it->f = (double)x.f;
+		it->kind = MP_FLOAT;
+	} else if (tag == 0xcb) {
+		union {
+			uint64_t u;
+			double f;
+		} x = { .u = it->u };
+
+		it->f = x.f;
+		it->kind = MP_FLOAT;
+	} else if (tag < 0xd0) {
+		it->kind = MP_UINT;
+	} else {
+		unsigned shift = 64 - 8 * n;
+
+		it->u = (uint64_t)((int64_t)(it->u << shift) >> shift);
+		it->kind = (int64_t)it->u < 0 ? MP_INT : MP_UINT;
+	}
+	return 0;
+}
+
+static int next_sized(struct cur *c, struct item *it, uint8_t tag)
+{
+	static const struct {
+		enum mp_kind kind;
+		uint8_t width, extra; /* bytes of length; ext's type byte */
+	} rows[] = {
+		[0xc4 - 0xc4] = { MP_BIN, 1, 0 },   [0xc5 - 0xc4] = { MP_BIN, 2, 0 },
+		[0xc6 - 0xc4] = { MP_BIN, 4, 0 },   [0xc7 - 0xc4] = { MP_EXT, 1, 1 },
+		[0xc8 - 0xc4] = { MP_EXT, 2, 1 },   [0xc9 - 0xc4] = { MP_EXT, 4, 1 },
+		[0xd9 - 0xc4] = { MP_STR, 1, 0 },   [0xda - 0xc4] = { MP_STR, 2, 0 },
+		[0xdb - 0xc4] = { MP_STR, 4, 0 },   [0xdc - 0xc4] = { MP_ARRAY, 2, 0 },
+		[0xdd - 0xc4] = { MP_ARRAY, 4, 0 }, [0xde - 0xc4] = { MP_MAP, 2, 0 },
+		[0xdf - 0xc4] = { MP_MAP, 4, 0 },
+	};
+	unsigned width = rows[tag - 0xc4].width;
+	enum mp_kind kind = rows[tag - 0xc4].kind;
+	uint64_t n;
+
+	if (c->end - c->p < (ptrdiff_t)width)
+		return -EBADMSG;
+	n = be(c->p, width);
+	c->p += width;
+	if (kind == MP_ARRAY || kind == MP_MAP)
+		return next_container(c, it, kind, n);
+	return next_bytes(c, it, kind, n + rows[tag - 0xc4].extra);
+}
+
+static int next(struct cur *c, struct item *it)
+{
+	uint8_t tag;
+
+	if (c->p == c->end)
+		return -EBADMSG;
+	tag = *c->p++;
+	if (tag < 0x80) {
+		it->kind = MP_UINT;
+		it->u = tag;
+		return 0;
+	}
+	if (tag >= 0xe0) {
+		it->kind = MP_INT;
+		it->u = (uint64_t)(int64_t)(int8_t)tag;
+		return 0;
+	}
+	if (tag < 0x90)
+		return next_container(c, it, MP_MAP, tag & 0x0f);
+	if (tag < 0xa0)
+		return next_container(c, it, MP_ARRAY, tag & 0x0f);
+	if (tag < 0xc0)
+		return next_bytes(c, it, MP_STR, tag & 0x1f);
+	if (tag == 0xc0 || tag == 0xc2 || tag == 0xc3) {
+		it->kind = tag == 0xc0 ? MP_NIL : MP_BOOL;
+		it->u = tag & 1;
+		return 0;
+	}
+	if (tag == 0xc1)
+		return -EBADMSG;
+	if (tag >= 0xca && tag <= 0xd3)
+		return next_number(c, it, tag);
+	if (tag >= 0xd4 && tag <= 0xd8)
+		return next_bytes(c, it, MP_EXT, (UINT64_C(1) << (tag - 0xd4)) + 1);
+	return next_sized(c, it, tag);
+}
+
+static int skip(struct cur *c, unsigned depth)
+{
+	struct item it;
+	int r = next(c, &it);
+
+	if (r || (it.kind != MP_ARRAY && it.kind != MP_MAP))
+		return r;
+	if (!depth)
+		return -EBADMSG;
+	for (uint64_t n = it.kind == MP_MAP ? 2 * it.u : it.u; n; n--) {
+		/* Numbers, nearly all there is, without the call. */
+		if (c->p < c->end && *c->p < 0x80) {
+			c->p++;
+			continue;
+		}
+		r = skip(c, depth - 1);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+/* The elements of a container whose head was read. */
+static void skip_rest(struct cur *c, const struct item *it)
+{
+	uint64_t n = it->kind == MP_MAP ? 2 * it->u : it->kind == MP_ARRAY ? it->u : 0;
+
+	while (n--)
+		skip(c, DEPTH_MAX);
+}
+
+/* --- fields; the structure is known to be sound --- */
+
+enum field {
+	F_NONE,
+	F_HASHES,
+	F_PARENT,
+	F_TOKENS,
+	F_BLOCK_SIZE,
+	F_LORA_ID,
+	F_MEDIUM,
+	F_LORA_NAME,
+	F_EXTRA,
+	F_GROUP,
+	F_KIND,
+	F_LOCALITY,
+	F_SALT,
+	F_TYPE,
+};
+
+static const struct {
+	struct str key;
+	enum field f;
+} field_keys[] = {
+	{ { "type", 4 }, F_TYPE },
+	{ { "block_hashes", 12 }, F_HASHES },
+	{ { "parent_block_hash", 17 }, F_PARENT },
+	{ { "token_ids", 9 }, F_TOKENS },
+	{ { "block_size", 10 }, F_BLOCK_SIZE },
+	{ { "lora_id", 7 }, F_LORA_ID },
+	{ { "medium", 6 }, F_MEDIUM },
+	{ { "lora_name", 9 }, F_LORA_NAME },
+	{ { "extra_keys", 10 }, F_EXTRA },
+	{ { "group_idx", 9 }, F_GROUP },
+	{ { "kv_cache_spec_kind", 18 }, F_KIND },
+	{ { "locality", 8 }, F_LOCALITY },
+	{ { "cache_salt", 10 }, F_SALT },
+};
+
+/* Fields by place behind the tag, in events that are arrays. */
+static const uint8_t stored_fields[] = {
+	F_HASHES,    F_PARENT, F_TOKENS, F_BLOCK_SIZE, F_LORA_ID,	    F_MEDIUM,
+	F_LORA_NAME, F_EXTRA,  F_GROUP,	 F_KIND,       F_NONE /* window */, F_LOCALITY
+};
+static const uint8_t removed_fields[] = { F_HASHES, F_MEDIUM, F_GROUP, F_LOCALITY };
+
+static enum kv_type type_of(struct str s)
+{
+	if (str_eq(s, STR("BlockStored")))
+		return KV_STORED;
+	if (str_eq(s, STR("BlockRemoved")))
+		return KV_REMOVED;
+	if (str_eq(s, STR("AllBlocksCleared")))
+		return KV_CLEARED;
+	return KV_UNKNOWN;
+}
+
+struct reading {
+	struct kv_event e;
+	struct scratch *m;
+	unsigned seen; /* bits of enum field: present and of the right type */
+	bool bad;      /* a required field is not what it must be */
+	int err;
+};
+
+static bool hash_of(const struct item *it, uint64_t *ret)
+{
+	size_t n = it->s.n;
+
+	if (it->kind == MP_UINT || it->kind == MP_INT) {
+		*ret = it->u;
+		return true;
+	}
+	if ((it->kind != MP_BIN && it->kind != MP_STR) || !n)
+		return false;
+	*ret = n > 8 ? be((const uint8_t *)it->s.p + n - 8, 8) : be((const uint8_t *)it->s.p, (unsigned)n);
+	return true;
+}
+
+static int grow(void *arr, unsigned *cap, unsigned need, unsigned max, size_t size)
+{
+	unsigned n = *cap ? *cap : 1024;
+	void **a = arr, *mem;
+
+	if (need > max)
+		return -EBADMSG;
+	while (n < need)
+		n *= 2;
+	if (n == *cap)
+		return 0;
+	mem = realloc(*a, n * size);
+	if (!mem)
+		return -ENOMEM;
+	*a = mem;
+	*cap = n;
+	return 0;
+}
+
+static void read_hashes(struct reading *r, struct cur *c, const struct item *head)
+{
+	struct scratch *m = r->m;
+	struct item it;
+
+	m->nhashes = 0;
+	if (head->kind != MP_ARRAY || head->u > HASHES_MAX) {
+		skip_rest(c, head);
+		r->bad = true;
+		return;
+	}
+	for (uint64_t i = 0; i < head->u; i++) {
+		if (m->nhashes == m->cap_hashes && !r->err)
+			r->err = grow(&m->hashes, &m->cap_hashes, m->nhashes + 1, HASHES_MAX, sizeof(*m->hashes));
+		if (r->err || next(c, &it))
+			return;
+		if (it.kind == MP_ARRAY || it.kind == MP_MAP)
+			skip_rest(c, &it);
+		if (!hash_of(&it, &m->hashes[m->nhashes++]))
+			r->bad = true;
+	}
+	r->seen |= 1u << F_HASHES;
+}
+
+static bool token_of(struct cur *c, struct item *it, uint32_t *ret)
+{
+	struct item first = { 0 };
+
+	/* Speculative decoding of SGLang's kind keeps pairs [t, t+1]; the chain is of their first halves. */
+	if (it->kind == MP_ARRAY && it->u) {
+		uint64_t rest = it->u - 1;
+
+		if (next(c, &first))
+			return false;
+		skip_rest(c, &first);
+		while (rest--)
+			skip(c, DEPTH_MAX);
+		it = &first;
+	} else {
+		skip_rest(c, it);
+	}
+	*ret = (uint32_t)it->u;
+	return it->kind == MP_UINT && it->u <= UINT32_MAX;
+}
+
+static void read_tokens(struct reading *r, struct cur *c, const struct item *head)
+{
+	struct scratch *m = r->m;
+	struct item it;
+
+	m->ntokens = 0;
+	if (head->kind != MP_ARRAY || head->u > TOKENS_MAX) {
+		skip_rest(c, head);
+		r->bad = true;
+		return;
+	}
+	for (uint64_t i = 0; i < head->u; i++) {
+		if (m->ntokens == m->cap_tokens && !r->err)
+			r->err = grow(&m->tokens, &m->cap_tokens, m->ntokens + 1, TOKENS_MAX, sizeof(*m->tokens));
+		if (r->err || next(c, &it))
+			return;
+		if (it.kind == MP_UINT && it.u <= UINT32_MAX)
+			m->tokens[m->ntokens++] = (uint32_t)it.u;
+		else if (!token_of(c, &it, &m->tokens[m->ntokens++]))
+			r->bad = true;
+	}
+	r->seen |= 1u << F_TOKENS;
+}
+
+static void add_extra(struct reading *r, struct str s, uint32_t block)
+{
+	struct kv_event *e = &r->e;
+
+	for (unsigned i = 0; i < e->nextra; i++)
+		if (str_eq(e->extra[i], s))
+			return;
+	if (e->nextra == KV_EXTRA_MAX) {
+		r->bad = true; /* its namespace could not be told from others */
+		return;
+	}
+	e->extra[e->nextra] = s;
+	e->extra_at[e->nextra++] = block;
+}
+
+/* One block's entry: strings (LoRA name, salt, media), bins (digest of embeddings), [media, offset]. */
+static void read_extra_entry(struct reading *r, struct cur *c, uint32_t block)
+{
+	struct item it, id, off;
+
+	if (next(c, &it))
+		return;
+	if (it.kind == MP_STR || it.kind == MP_BIN) {
+		add_extra(r, it.s, block);
+		return;
+	}
+	if (it.kind != MP_ARRAY || it.u < 2) {
+		skip_rest(c, &it);
+		return;
+	}
+	if (next(c, &id))
+		return;
+	skip_rest(c, &id);
+	if (next(c, &off))
+		return;
+	skip_rest(c, &off);
+	for (uint64_t i = 2; i < it.u; i++)
+		skip(c, DEPTH_MAX);
+	/* A negative offset: the item began in an earlier block, whose namespace the chain has inherited. */
+	if ((id.kind == MP_STR || id.kind == MP_BIN) && off.kind != MP_INT)
+		add_extra(r, id.s, block);
+}
+
+static void read_extra(struct reading *r, struct cur *c, const struct item *head)
+{
+	struct item it;
+
+	r->e.nextra = 0;
+	if (head->kind != MP_ARRAY) {
+		skip_rest(c, head);
+		return;
+	}
+	for (uint64_t b = 0; b < head->u; b++) {
+		if (next(c, &it))
+			return;
+		if (it.kind != MP_ARRAY) {
+			skip_rest(c, &it);
+			continue;
+		}
+		for (uint64_t i = 0; i < it.u; i++)
+			read_extra_entry(r, c, (uint32_t)b);
+	}
+}
+
+/* SGLang has put a map of metadata where vLLM has the LoRA's name. */
+static void read_lora(struct reading *r, struct cur *c, const struct item *head)
+{
+	struct item k, v;
+
+	if (head->kind == MP_STR)
+		r->e.lora_name = head->s;
+	if (head->kind != MP_MAP) {
+		skip_rest(c, head);
+		return;
+	}
+	for (uint64_t i = 0; i < head->u; i++) {
+		if (next(c, &k))
+			return;
+		skip_rest(c, &k);
+		if (next(c, &v))
+			return;
+		skip_rest(c, &v);
+		if (k.kind == MP_STR && v.kind == MP_STR && str_eq(k.s, STR("cache_salt")))
+			r->e.salt = v.s;
+	}
+}
+
+static void read_scalar(struct reading *r, enum field f, const struct item *it)
+{
+	struct kv_event *e = &r->e;
+	bool integer = it->kind == MP_UINT || it->kind == MP_INT;
+	struct str s = it->kind == MP_STR ? it->s : (struct str){ 0 };
+
+	switch (f) {
+	case F_PARENT:
+		e->has_parent = hash_of(it, &e->parent) && e->parent; /* 0 is how some write "none" */
+		if (!e->has_parent && it->kind != MP_NIL && !integer)
+			r->bad = true;
+		break;
+	case F_BLOCK_SIZE:
+		if (it->kind != MP_UINT || it->u > TOKENS_MAX) {
+			r->bad = true;
+			break;
+		}
+		e->block_size = (uint32_t)it->u;
+		r->seen |= 1u << f;
+		break;
+	case F_LORA_ID:
+		e->lora_id = integer ? (int64_t)it->u : 0;
+		break;
+	case F_MEDIUM:
+		e->medium = s;
+		break;
+	case F_GROUP:
+		e->has_group = integer;
+		e->group = (int64_t)it->u;
+		break;
+	case F_KIND:
+		e->kind = s;
+		break;
+	case F_LOCALITY:
+		e->locality = s;
+		break;
+	case F_SALT:
+		e->salt = s;
+		break;
+	case F_TYPE:
+		if (s.p) {
+			e->type = type_of(s);
+			r->seen |= 1u << f;
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+static void read_field(struct reading *r, struct cur *c, enum field f)
+{
+	struct item it;
+
+	if (next(c, &it)) {
+		r->bad = true;
+		return;
+	}
+	switch (f) {
+	case F_HASHES:
+		read_hashes(r, c, &it);
+		break;
+	case F_TOKENS:
+		read_tokens(r, c, &it);
+		break;
+	case F_EXTRA:
+		read_extra(r, c, &it);
+		break;
+	case F_LORA_NAME:
+		read_lora(r, c, &it);
+		break;
+	default:
+		skip_rest(c, &it);
+		read_scalar(r, f, &it);
+	}
+}
+
+static void read_array(struct reading *r, struct cur *c, uint64_t n)
+{
+	const uint8_t *fields = NULL;
+	size_t nfields = 0;
+
+	read_field(r, c, F_TYPE);
+	if (r->e.type == KV_STORED) {
+		fields = stored_fields;
+		nfields = sizeof(stored_fields);
+	} else if (r->e.type == KV_REMOVED) {
+		fields = removed_fields;
+		nfields = sizeof(removed_fields);
+	}
+	for (uint64_t i = 0; i + 1 < n && !r->err; i++)
+		read_field(r, c, i < nfields ? (enum field)fields[i] : F_NONE);
+}
+
+static void read_map(struct reading *r, struct cur *c, uint64_t n)
+{
+	for (uint64_t i = 0; i < n && !r->err; i++) {
+		enum field f = F_NONE;
+		struct item k;
+
+		if (next(c, &k))
+			return;
+		skip_rest(c, &k);
+		for (size_t j = 0; k.kind == MP_STR && j < sizeof(field_keys) / sizeof(field_keys[0]); j++)
+			if (str_eq(field_keys[j].key, k.s)) {
+				f = field_keys[j].f;
+				break;
+			}
+		read_field(r, c, f);
+	}
+}
+
+static bool kind_is_main(struct str kind)
+{
+	return str_eq(kind, STR("full_attention")) || str_eq(kind, STR("mla_attention")) ||
+	       str_eq(kind, STR("sink_full_attention"));
+}
+
+static bool sound(struct reading *r)
+{
+	struct kv_event *e = &r->e;
+	unsigned need = 1u << F_TYPE, w = 0;
+
+	if (e->type == KV_STORED)
+		need |= 1u << F_HASHES | 1u << F_TOKENS | 1u << F_BLOCK_SIZE;
+	else if (e->type == KV_REMOVED)
+		need |= 1u << F_HASHES;
+	if (r->bad || (r->seen & need) != need)
+		return false;
+	e->hashes = r->m->hashes;
+	e->nhashes = r->m->nhashes;
+	if (e->type != KV_STORED) {
+		e->ntokens = 0;
+		return true;
+	}
+	e->tokens = r->m->tokens;
+	e->ntokens = e->block_size ? r->m->ntokens : 0;
+	if (e->has_parent && e->nhashes && e->hashes[0] == e->parent)
+		return false;
+	/* Each block repeats the LoRA's name among its extra keys. */
+	for (unsigned i = 0; i < e->nextra; i++)
+		if (!e->lora_name.p || !str_eq(e->extra[i], e->lora_name)) {
+			e->extra[w] = e->extra[i];
+			e->extra_at[w++] = e->extra_at[i];
+		}
+	e->nextra = w;
+	if (!e->ntokens || e->ntokens == (uint64_t)e->nhashes * e->block_size)
+		return true;
+	return e->has_group && !kind_is_main(e->kind);
+}
+
+static int read_event(struct cur *c, struct scratch *m, struct kv_batch_info *info, bool wrapped,
+		      void (*event)(void *arg, const struct kv_event *e), void *arg)
+{
+	struct reading r = { .m = m };
+	struct item it;
+
+	if (next(c, &it))
+		return -EBADMSG;
+	if (it.kind == MP_BIN && !wrapped) {
+		struct cur in = { (const uint8_t *)it.s.p, (const uint8_t *)it.s.p + it.s.n };
+		struct cur probe = in;
+
+		if (!skip(&probe, DEPTH_MAX))
+			return read_event(&in, m, info, true, event, arg);
+		info->bad_events++;
+		return 0;
+	}
+	m->nhashes = m->ntokens = 0;
+	if (it.kind == MP_MAP)
+		read_map(&r, c, it.u);
+	else if (it.kind == MP_ARRAY && it.u)
+		read_array(&r, c, it.u);
+	else
+		r.bad = true;
+	if (r.err)
+		return r.err;
+	if (!r.bad && (r.seen & 1u << F_TYPE) && r.e.type == KV_UNKNOWN)
+		info->unknown_events++;
+	else if (!sound(&r))
+		info->bad_events++;
+	else
+		event(arg, &r.e);
+	return 0;
+}
+
+static void read_batch_scalar(struct cur *c, bool rank, struct kv_batch_info *info)
+{
+	struct item it;
+
+	if (next(c, &it))
+		return;
+	skip_rest(c, &it);
+	if (rank)
+		info->rank = it.kind == MP_UINT && it.u <= INT64_MAX ? (int64_t)it.u : -1;
+	else if (it.kind == MP_FLOAT && isfinite(it.f))
+		info->ts = it.f;
+	else if (it.kind == MP_UINT)
+		info->ts = (double)it.u;
+}
+
+/* Where the batch's events are, with <c> at their array; the rest of it is read. */
+static int read_batch(struct cur c, struct kv_batch_info *info, struct cur *ret)
+{
+	struct item it, k;
+	bool found = false;
+
+	next(&c, &it);
+	if (it.kind == MP_ARRAY && it.u >= 2) {
+		read_batch_scalar(&c, false, info);
+		*ret = c;
+		skip(&c, DEPTH_MAX);
+		if (it.u > 2)
+			read_batch_scalar(&c, true, info);
+		return 0;
+	}
+	if (it.kind != MP_MAP)
+		return -EBADMSG;
+	for (uint64_t i = 0; i < it.u; i++) {
+		if (next(&c, &k))
+			return -EBADMSG;
+		skip_rest(&c, &k);
+		if (k.kind == MP_STR && str_eq(k.s, STR("events"))) {
+			*ret = c;
+			found = true;
+			skip(&c, DEPTH_MAX);
+		} else if (k.kind == MP_STR && str_eq(k.s, STR("ts"))) {
+			read_batch_scalar(&c, false, info);
+		} else if (k.kind == MP_STR && str_eq(k.s, STR("data_parallel_rank"))) {
+			read_batch_scalar(&c, true, info);
+		} else {
+			skip(&c, DEPTH_MAX);
+		}
+	}
+	return found ? 0 : -EBADMSG;
+}
+
+int kv_decode(const void *payload, size_t len, struct kv_batch_info *info,
+	      void (*event)(void *arg, const struct kv_event *e), void *arg)
+{
+	struct cur c = { payload, (const uint8_t *)payload + len };
+	struct cur probe = c;
+	struct scratch m = { 0 };
+	struct item it;
+	int r;
+
+	*info = (struct kv_batch_info){ .rank = -1 };
+	r = skip(&probe, DEPTH_MAX);
+	if (!r)
+		r = read_batch(c, info, &c);
+	if (r)
+		return r;
+	if (next(&c, &it) || it.kind != MP_ARRAY)
+		return -EBADMSG;
+	for (uint64_t i = 0; i < it.u && !r; i++)
+		r = read_event(&c, &m, info, false, event, arg);
+	free(m.hashes);
+	free(m.tokens);
+	return r;
+}
