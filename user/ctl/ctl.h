@@ -33,9 +33,13 @@ struct ctl_cmd {
 struct ctl *ctl_start(struct loop *l, const char *path, const struct ctl_cmd *cmds, unsigned n, void *arg);
 void ctl_stop(struct ctl *c);
 
-/* For streams: call from a handler to keep the connection; <closed> tells when it is gone. */
+/* For streams: call from a handler to keep the connection; <closed> tells, once, when it is gone (also in ctl_stop),
+ * and is the last that is heard of <c>. A handler that keeps and writes nothing into <w> gives no answer of its own. */
 void ctl_conn_keep(struct ctl_conn *c, void (*closed)(void *arg, struct ctl_conn *c), void *arg);
-int ctl_conn_line(struct ctl_conn *c, struct str line); /* -EAGAIN: the reader is too slow, the line is dropped */
+/* One more line of a kept connection: <data> is one JSON value without line feeds, sent as {"ok":true,"data":<data>}.
+ * May be called in the handler too, and never calls <closed> itself. -EAGAIN: the reader is too slow, the line is
+ * dropped; -EPIPE: it has gone, <closed> follows. */
+int ctl_conn_line(struct ctl_conn *c, struct str data);
 
 /* The admin HTTP server. */
 struct admin;
@@ -50,9 +54,10 @@ void admin_stop(struct admin *a);
 
 /* --- client side, for cli/ --- */
 
-/* One request; the answer's line goes to <out>. 0, or a negative errno (-ECONNREFUSED, -ENOENT: no daemon). */
+/* One request; <ret> is the whole answer, {"ok":…}. <args> stays the caller's, NULL: none. 0, or a negative errno:
+ * -ECONNREFUSED, -ENOENT: no daemon; -ETIMEDOUT after 10 s of silence; -EBADMSG: not our protocol; -ECONNRESET. */
 int ctl_call(const char *path, const char *cmd, json_t *args, json_t **ret);
-/* A request whose answer streams; <line> returns false to stop. */
+/* A request whose answer streams; <line> gets each whole answer and returns false to stop. */
 int ctl_follow(const char *path, const char *cmd, json_t *args, bool (*line)(void *arg, json_t *v), void *arg);
 
 #endif
