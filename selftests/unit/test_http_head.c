@@ -156,6 +156,7 @@ static void an_answer_with_doubtful_framing_is_refused(void **state)
 		{ "status of four digits", STR("HTTP/1.1 2000 OK\r\n" END), -EBADMSG },
 		{ "two spaces", STR("HTTP/1.1  200 OK\r\n" END), -EBADMSG },
 		{ "version 2.0", STR("HTTP/2.0 200 OK\r\n" END), -EPROTO },
+		{ "tab behind the coding", STR(OK "Transfer-Encoding: chunked\t\r\n" END), -EBADMSG },
 		{ "garbage", STR("\x16\x03\x01garbage\r\n\r\nmore"), -EBADMSG },
 		{ "empty line first", STR("\r\n" OK CL END), -EBADMSG },
 		{ "shortest", STR("HTTP/1.1 200\r\n\r\n"), 0 },
@@ -299,6 +300,47 @@ static void a_head_that_trickles_in_is_found_the_same(void **state)
 		assert_int_equal(http_head_end((struct str){ lf, n }, &scanned), n <= bad ? 0 : -EBADMSG);
 }
 
+/* Not when the head is complete, and not only by the parser: these bytes are not waited for. */
+static void what_no_head_may_hold_is_refused_at_once(void **state)
+{
+	size_t scanned = 0;
+
+	assert_int_equal(http_head_end(STR("GET /\0"), &scanned), -EBADMSG);
+	scanned = 0;
+	assert_int_equal(http_head_end(STR("GET /"), &scanned), 0);
+	assert_int_equal(http_head_end(STR("GET /a\0b"), &scanned), -EBADMSG);
+	scanned = 0;
+	assert_int_equal(http_head_end(STR("GET / HTTP/1.1\r\nA: \0\r\n\r\n"), &scanned), -EBADMSG);
+	/* What follows the head is not looked at. */
+	scanned = 0;
+	assert_int_equal(http_head_end(STR("GET / HTTP/1.1\r\nA: b\r\n\r\n\0\n"), &scanned), 24);
+}
+
+static void the_reason_says_what_is_wrong(void **state)
+{
+	static const struct {
+		struct str bytes;
+		const char *why;
+	} rows[] = {
+		{ STR(REQ CL TE END), "both Content-Length and Transfer-Encoding" },
+		{ STR(REQ CL CL END), "more than one Content-Length" },
+		{ STR(REQ TE TE END), "more than one Transfer-Encoding" },
+		{ STR("GET / HTTP/1.1\r\nA: b\r\n" END), "no Host" },
+		{ STR(REQ "Host: h\r\n" END), "more than one Host" },
+		{ STR(REQ "X: a\r\n b\r\n" END), "folded header line" },
+		{ STR(REQ "X : a\r\n" END), "blank in or behind a header name" },
+		{ STR("GET / HTTP/1.10\r\nHost: h\r\n" END), "malformed HTTP version" },
+		{ STR("get / HTTP/1.1\r\nHost: h\r\n" END), "Invalid method encountered" },
+	};
+
+	for (size_t i = 0; i < ROWS(rows); i++) {
+		const char *why = NULL;
+
+		assert_true(take(rows[i].bytes, true, false, &why) < 0);
+		assert_string_equal(why, rows[i].why);
+	}
+}
+
 static void hop_by_hop_headers_stay_on_their_hop(void **state)
 {
 	static const struct {
@@ -402,6 +444,8 @@ int main(void)
 		cmocka_unit_test(spans_point_into_the_callers_bytes),
 		cmocka_unit_test(heads_end_at_their_limits),
 		cmocka_unit_test(a_head_that_trickles_in_is_found_the_same),
+		cmocka_unit_test(what_no_head_may_hold_is_refused_at_once),
+		cmocka_unit_test(the_reason_says_what_is_wrong),
 		cmocka_unit_test(hop_by_hop_headers_stay_on_their_hop),
 		cmocka_unit_test(paths_are_matched_in_their_normal_form),
 	};

@@ -261,6 +261,8 @@ static void strings_unescape_to_what_they_mean(void **state)
 		{ STR("\"\\ud800\\ud800\""), STR(""), -EILSEQ },
 		{ STR("\"\\udc00\""), STR(""), -EILSEQ },
 		{ STR("\"\\udc00\\ud800\""), STR(""), -EILSEQ },
+		{ STR("\"\\udc00\\udc00\""), STR(""), -EILSEQ },
+		{ STR("\"\\ud800\\ue000\""), STR(""), -EILSEQ },
 		{ STR("1"), STR(""), -EINVAL },
 	};
 
@@ -424,6 +426,8 @@ static void an_error_stays(void **state)
 	json_init(&j, STR("[\"a\"]"));
 	assert_int_equal(json_value(&j, &v), 0);
 	assert_int_equal(json_member(&j, &k, &v), -EBADMSG);
+	json_init(&j, STR(""));
+	assert_int_equal(json_end(&j), -EBADMSG);
 	json_init(&j, STR("1"));
 	assert_int_equal(json_end(&j), -EBADMSG);
 	json_init(&j, STR("[]"));

@@ -83,6 +83,10 @@ static void usage_is_seen_in_every_legal_framing(void **state)
 		  STR("data: {\"usage\"\ndata: :{\"prompt_tokens\":40,\ndata:\ndata: \"completion_tokens\":2,"
 		      "\"prompt_tokens_details\":{\"cached_tokens\":32\ndata: }}}\n\n"),
 		  yes, 1, false },
+		{ "one event over two lines that end by CRLF",
+		  STR("data:{\"usage\":{\"prompt_tokens\":40,\"completion_tokens\":2,\r\ndata:"
+		      "\"prompt_tokens_details\":{\"cached_tokens\":32}}}\r\n\r\n"),
+		  yes, 1, false },
 		{ "no blank line at the end", STR("data: {" USAGE40 "}"), yes, 0, false },
 		{ "blank lines only", STR("\n\n\r\n\r\n"), no, 0, false },
 		{ "empty data", STR("data\n\ndata:\n\ndata: \n\n"), no, 3, false },
@@ -217,6 +221,18 @@ static void usage_counts_wherever_it_stands(void **state)
 		  { true, false, 4, 0, 0 },
 		  0,
 		  false },
+		{ "cached behind other details",
+		  STR("{\"usage\":{\"prompt_tokens\":5,\"prompt_tokens_details\":{\"x\":{\"y\":1},\"z\":[1],\"cached_"
+		      "tokens\":"
+		      "4}}}"),
+		  { true, true, 5, 0, 4 },
+		  0,
+		  false },
+		{ "an escape is part of its key",
+		  STR("{\"usage\":{\"prompt_tokens\":5,\"\\nprompt_tokens\":6,\"prompt_tokens\\n\":7}}"),
+		  { true, false, 5, 0, 0 },
+		  0,
+		  false },
 		{ "no integers",
 		  STR("{\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1.5,\"cache_read_input_tokens\":-1}}"),
 		  { true, false, 5, 0, 0 },
@@ -224,7 +240,7 @@ static void usage_counts_wherever_it_stands(void **state)
 		  false },
 		{ "exponent", STR("{\"usage\":{\"prompt_tokens\":5e3}}"), no, 0, false },
 		{ "beyond 32 bits",
-		  STR("{\"usage\":{\"prompt_tokens\":4294967296,\"completion_tokens\":99999999999999999999999999}}"),
+		  STR("{\"usage\":{\"prompt_tokens\":4294967296,\"completion_tokens\":18446744073709551621}}"),
 		  { true, false, UINT32_MAX, UINT32_MAX, 0 },
 		  0,
 		  false },

@@ -3,7 +3,7 @@
  * Two machines, one above the other. The line machine (event streams only) finds which bytes are data: the value of a
  * "data" field, at whatever line ends. The text machine reads these bytes, or all of a one-shot body, as JSON text:
  *
- *   FIND ──"usage"──► COLON ──':'──► OPEN ──'{'──► ITEM ◄──► STRING, STRING_ESC, NUMBER, WORD
+ *   FIND ──"usage"──► COLON ──':'──► OPEN ──'{'──► ITEM ◄──► STRING, STRING_ESC, WORD
  *    ▲                                               │
  *    └──────────── anything else, or the last '}' ◄──┘
  *
@@ -28,7 +28,7 @@
 #endif
 
 enum { BOM, NAME, BLANK, DATA, SKIP };
-enum { FIND, COLON, OPEN, ITEM, STRING, STRING_ESC, NUMBER, WORD };
+enum { FIND, COLON, OPEN, ITEM, STRING, STRING_ESC, WORD };
 enum { NONE, PROMPT, COMPLETION, CACHED, DETAILS, CACHED_IN_DETAILS };
 
 #define NO_MARK 0xff
@@ -171,14 +171,14 @@ static void item(struct usage_watch *w, char c)
 		break;
 	case '{':
 	case '[':
-		/* Numbers in an array belong to no member. */
-		w->parent = c == '{' && w->depth == 1 ? w->member : NONE;
+		if (w->depth == 1)
+			w->parent = w->member;
 		w->member = NONE;
 		w->text = ++w->depth == UINT8_MAX ? FIND : ITEM;
 		break;
 	case '}':
 	case ']':
-		w->parent = w->member = NONE;
+		w->member = NONE;
 		if (--w->depth == 0) {
 			w->text = FIND;
 			take_usage(w);
@@ -192,7 +192,7 @@ static void item(struct usage_watch *w, char c)
 	default:
 		w->integer = c >= '0' && c <= '9';
 		w->number = w->integer ? (unsigned)(c - '0') : 0;
-		w->text = w->integer ? NUMBER : WORD;
+		w->text = WORD;
 	}
 }
 
@@ -227,7 +227,6 @@ static bool text_step(struct usage_watch *w, char c)
 		w->text = STRING;
 		w->key_len = sizeof(w->key); /* no key of interest is spelt with escapes, none is so long */
 		return true;
-	case NUMBER:
 	case WORD:
 		if (blank || c == ',' || c == '}' || c == ']') {
 			take_number(w);
@@ -235,7 +234,7 @@ static bool text_step(struct usage_watch *w, char c)
 			w->text = ITEM;
 			return false;
 		}
-		if (c < '0' || c > '9' || w->text == WORD)
+		if (c < '0' || c > '9')
 			w->integer = false;
 		else if (w->number <= UINT32_MAX)
 			w->number = w->number * 10 + (unsigned)(c - '0');

@@ -34,7 +34,7 @@ struct usage_watch {
 	bool integer;	/* the number being read is one */
 	uint8_t depth;	/* in the usage object */
 	uint8_t member; /* which one the next value belongs to */
-	uint8_t parent; /* and the object around it */
+	uint8_t parent; /* and which one the value at depth 2 is part of */
 	uint8_t have;	/* which of <value> were found in this object */
 	uint8_t key_len;
 	char key[24];
