@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cache.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NONE UINT32_MAX
+
+int cache_init(struct cache *c, uint32_t nblocks, bool hits, struct kv_sink *sink)
+{
+	uint32_t nbuckets = 64;
+
+	while (nbuckets < 2 * nblocks)
+		nbuckets *= 2;
+	*c = (struct cache){ .nblocks = nblocks, .nfree = nblocks, .mask = nbuckets - 1, .sink = sink, .hits = hits };
+	list_init(&c->free);
+	c->blocks = calloc(nblocks, sizeof(*c->blocks));
+	c->bucket = malloc(nbuckets * sizeof(*c->bucket));
+	if (!c->blocks || !c->bucket) {
+		cache_free(c);
+		return -ENOMEM;
+	}
+	memset(c->bucket, 0xff, nbuckets * sizeof(*c->bucket));
+	for (uint32_t i = 0; i < nblocks; i++)
+		list_add_tail(&c->free, &c->blocks[i].free);
+	return 0;
+}
+
+void cache_free(struct cache *c)
+{
+	free(c->blocks);
+	free(c->bucket);
+	*c = (struct cache){ 0 };
+}
+
+static uint32_t *bucket_of(const struct cache *c, const struct digest *hash)
+{
+	return &c->bucket[digest_id(hash) & c->mask];
+}
+
+static uint32_t find(const struct cache *c, const struct digest *hash)
+{
+	uint32_t i = *bucket_of(c, hash);
+
+	while (i != NONE && memcmp(&c->blocks[i].hash, hash, sizeof(*hash)))
+		i = c->blocks[i].next;
+	return i;
+}
+
+uint32_t cache_hits(const struct cache *c, const struct digest *hashes, uint32_t n)
+{
+	uint32_t i = 0;
+
+	if (!c->hits)
+		return 0;
+	while (i < n && find(c, &hashes[i]) != NONE)
+		i++;
+	return i;
+}
+
+uint32_t cache_hits_idle(const struct cache *c, const struct digest *hashes, uint32_t n)
+{
+	uint32_t idle = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		idle += c->blocks[find(c, &hashes[i])].ref == 0;
+	return idle;
+}
+
+uint32_t cache_take_hit(struct cache *c, const struct digest *hash)
+{
+	uint32_t i = find(c, hash);
+	struct cache_block *b = &c->blocks[i];
+
+	if (b->ref++ == 0) {
+		list_del(&b->free);
+		c->nfree--;
+	}
+	return i;
+}
+
+static void forget(struct cache *c, uint32_t block)
+{
+	struct cache_block *b = &c->blocks[block];
+	uint32_t *at = bucket_of(c, &b->hash);
+
+	while (*at != block)
+		at = &c->blocks[*at].next;
+	*at = b->next;
+	b->hashed = false;
+}
+
+uint32_t cache_take_new(struct cache *c)
+{
+	struct cache_block *b = container_of(c->free.next, struct cache_block, free);
+	uint32_t i = (uint32_t)(b - c->blocks);
+
+	list_del(&b->free);
+	c->nfree--;
+	b->ref = 1;
+	if (b->hashed) {
+		forget(c, i);
+		c->sink->removed(c->sink, &b->hash);
+	}
+	return i;
+}
+
+void cache_fill(struct cache *c, uint32_t block, const struct digest *hash)
+{
+	struct cache_block *b = &c->blocks[block];
+	uint32_t *at = bucket_of(c, hash);
+
+	b->hash = *hash;
+	b->hashed = true;
+	/* At the end: the oldest copy is the one that is hit. */
+	while (*at != NONE)
+		at = &c->blocks[*at].next;
+	b->next = NONE;
+	*at = block;
+}
+
+void cache_release(struct cache *c, const uint32_t *blocks, uint32_t n)
+{
+	while (n--) {
+		struct cache_block *b = &c->blocks[blocks[n]];
+
+		if (--b->ref)
+			continue;
+		/* What nobody can hit is taken first, as vLLM 0.32 does. */
+		if (b->hashed)
+			list_add_tail(&c->free, &b->free);
+		else
+			list_add(&c->free, &b->free);
+		c->nfree++;
+	}
+}
+
+int cache_reset(struct cache *c)
+{
+	if (c->nfree < c->nblocks)
+		return -EBUSY;
+	for (uint32_t i = 0; i < c->nblocks; i++)
+		c->blocks[i].hashed = false;
+	memset(c->bucket, 0xff, (c->mask + 1) * sizeof(*c->bucket));
+	c->sink->cleared(c->sink);
+	return 0;
+}
