@@ -132,6 +132,9 @@ void sha256_update(struct sha256 *s, const void *data, size_t n)
 	const uint8_t *p = data;
 	size_t have = s->len % 64;
 
+	if (!n)
+		return;
+
 	s->len += n;
 	if (have) {
 		size_t take = n < 64 - have ? n : 64 - have;
