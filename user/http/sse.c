@@ -215,14 +215,6 @@ static bool text_step(struct usage_watch *w, char c)
 		}
 		w->text = FIND;
 		return false;
-	case STRING:
-		if (c == '"')
-			w->text = ITEM;
-		else if (c == '\\')
-			w->text = STRING_ESC;
-		else if (w->key_len < sizeof(w->key))
-			w->key[w->key_len++] = c;
-		return true;
 	case STRING_ESC:
 		w->text = STRING;
 		w->key_len = sizeof(w->key); /* no key of interest is spelt with escapes, none is so long */
@@ -245,11 +237,27 @@ static bool text_step(struct usage_watch *w, char c)
 	}
 }
 
+/* In a string of the usage object, to behind its end. */
+static const char *string_feed(struct usage_watch *w, const char *p, const char *end)
+{
+	unsigned n = w->key_len;
+
+	for (; p < end && *p != '"' && *p != '\\'; p++)
+		if (n < sizeof(w->key))
+			w->key[n++] = *p;
+	w->key_len = (uint8_t)n;
+	if (p < end)
+		w->text = *p++ == '"' ? ITEM : STRING_ESC;
+	return p;
+}
+
 static void text_feed(struct usage_watch *w, const char *p, const char *end)
 {
 	while (p < end) {
 		if (w->text == FIND)
 			p = find_usage(w, p, end);
+		else if (w->text == STRING)
+			p = string_feed(w, p, end);
 		else if (text_step(w, *p))
 			p++;
 	}
