@@ -194,7 +194,7 @@ check-layers: ## includes point one way (tools/check/layers.txt)
 	@tools/check/layers.sh
 
 coverage: ## line coverage of the unit tests, by file
-	@+$(MAKE) -s O=0 COVERAGE_FLAGS=--coverage unit
+	@+$(MAKE) -s O=0 COVERAGE_FLAGS='--coverage -fprofile-update=atomic' unit
 	@find .output/coverage -name '*.gcda' -delete
 	@for t in $(UNIT_BIN:$(OUT)/%=.output/coverage/%); do $$t >/dev/null 2>&1 || echo "  FAILED   $$t"; done
 	@gcovr -r . --object-directory .output/coverage -f 'user/.*' --print-summary
