@@ -27,7 +27,7 @@ CFLAGS ?= -g
 ALL_CFLAGS = -std=gnu11 -O$(O) -D_GNU_SOURCE -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) \
 	-Wno-unused-parameter -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -fno-strict-aliasing \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all) $(COVERAGE_FLAGS) \
-	-Iuser -Iinclude -isystem .output $(CFLAGS)
+	-Iuser -Iinclude -I$(OUT) -I.output -I/usr/share/include/llhttp $(CFLAGS)
 ALL_LDFLAGS = $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(COVERAGE_FLAGS) $(LDFLAGS)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
@@ -112,8 +112,7 @@ $(BPF_OUT)/%.bpf.o: bpf/%.bpf.c
 $(BPF_OUT)/%.skel.h: $(BPF_OUT)/%.bpf.o
 	$(call msg,SKEL,$@)
 	$(Q)$(BPFTOOL) gen object $(BPF_OUT)/$*.linked.o $< && \
-		{ echo '/* NOLINTBEGIN */'; $(BPFTOOL) gen skeleton $(BPF_OUT)/$*.linked.o name $* || exit 1; \
-		echo '/* NOLINTEND */'; } > $@
+		$(BPFTOOL) gen skeleton $(BPF_OUT)/$*.linked.o name $* > $@
 
 # --- tests: one program per selftests/{unit,bpf}/test_*.c; fuzzers with a main that replays their corpus ---
 UNIT_BIN := $(patsubst selftests/unit/%.c,$(OUT)/unit/%,$(wildcard selftests/unit/test_*.c))
@@ -186,6 +185,14 @@ fuzz-run: ## look for new inputs with one fuzzer: F=json T=60 (seconds)
 		.output/found/$(F) selftests/fuzz/corpus/$(F)
 FUZZ_DIR = .output/san-$(subst $(comma),-,$(FUZZ_SAN))/$(notdir $(CLANG))/fuzz
 
+# --- benchmarks: one program per selftests/bench/bench_*.c ---
+$(OUT)/bench/%: $(OUT)/selftests/bench/%.o $(LIB)
+	@mkdir -p $(@D)
+	$(call msg,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+bench-index: $(OUT)/bench/bench_index ## the prefix index's speed and memory, next to a plain one
+	@$<
+
 # --- the house rules ---
 lint: check-layers ## format, clang-tidy, shellcheck, commit messages, layers
 	@tools/check/lint.sh
@@ -194,7 +201,7 @@ check-layers: ## includes point one way (tools/check/layers.txt)
 	@tools/check/layers.sh
 
 coverage: ## line coverage of the unit tests, by file
-	@+$(MAKE) -s O=0 COVERAGE_FLAGS='--coverage -fprofile-update=atomic' unit
+	@+$(MAKE) -s O=0 COVERAGE_FLAGS=--coverage unit
 	@find .output/coverage -name '*.gcda' -delete
 	@for t in $(UNIT_BIN:$(OUT)/%=.output/coverage/%); do $$t >/dev/null 2>&1 || echo "  FAILED   $$t"; done
 	@gcovr -r . --object-directory .output/coverage -f 'user/.*' --print-summary
@@ -217,6 +224,6 @@ clean: ## remove .output
 
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all help need unit bpf fuzz-bins tsan-bins check check-built demo deps fuzz fuzz-run lint check-layers coverage \
+.PHONY: all help need unit bpf fuzz-bins tsan-bins check check-built demo deps fuzz fuzz-run lint bench-index check-layers coverage \
 	compile_commands.json install clean
 -include $(shell find .output -name '*.d' 2>/dev/null)

@@ -41,7 +41,7 @@ run()
 	local name=$1 format=$2 limit=$3 rc ok bad skip line
 	shift 3
 
-	{ timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null; } 2>/dev/null
+	timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
 	rc=$?
 	case $format in
 	cmocka) cmocka_cases "$log" >"$cases" ;;

@@ -42,8 +42,8 @@ struct index_text {
 	uint64_t *at; /* at[i]: hash of the first (i + 1) * INDEX_CHUNK bytes */
 	uint32_t cap, n;
 	uint64_t bytes; /* fed so far */
-	/* private: the partial chunk */
-	uint64_t h, acc;
+	/* private: the hash so far and the partial chunk */
+	uint64_t h;
 	uint32_t fill;
 	char part[INDEX_CHUNK];
 };
@@ -64,6 +64,8 @@ struct index_hit {
 
 /* Depth per holder that has at least one chunk or block of the prompt. <text>/<len> is the whole text that <t> was fed
  * with: the last blocks are compared by their own end. Fills up to <cap> hits, unordered; returns how many.
+ * A hit by speculation is counted from the end of the holder's real blocks: their tokens and blocks, then the estimate
+ * for the rest and one block for each chunk begun.
  * A prompt that is cached to its very end counts one block less, as engines compute its last token anew (B is the
  * holder's block size): min(hit, floor((L - 1) / B) * B). */
 unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_text *t, const char *text, size_t len,
@@ -72,8 +74,11 @@ unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_te
 /* --- writer --- */
 
 /* A chain of <n> full blocks of <block_size> tokens each. <text> is the text of all of them, <ends[i]> the byte offset
- * in it at which block i ends. <parent>/<has_parent> name the block before the first. Blocks that the holder has
- * already get another reference. 0; -ENOENT: the parent is not known; -ENOMEM: ceiling reached and nothing to evict. */
+ * in it at which block i ends. <parent>/<has_parent> name the block before the first; the chain's namespace is then the
+ * parent's and <ns> is not looked at (a salt comes with the first block only). Blocks that the holder has already get
+ * another reference; a hash that was another block's leaves that one. 0; -ENOENT: the parent is not known; -ENOMEM:
+ * ceiling reached and nothing to evict (blocks before that one are stored); -EINVAL: <ends> decrease, a chain of 4 GB.
+ */
 int index_put(struct kvindex *x, unsigned holder, uint64_t ns, bool has_parent, uint64_t parent, const uint64_t *hashes,
 	      const uint32_t *ends, unsigned n, const char *text, uint32_t block_size, enum index_tier tier,
 	      uint64_t now_ns);
@@ -87,9 +92,10 @@ unsigned index_remove(struct kvindex *x, unsigned holder, const uint64_t *hashes
 void index_clear(struct kvindex *x, unsigned holder); /* everything of a holder, speculation too */
 void index_clear_tier(struct kvindex *x, unsigned holder, enum index_tier tier);
 
-/* A prompt was sent to a holder, which will have it: chunk hashes <at[from … n)> of a text in <ns>.
- * <tokens_per_chunk_q8> is the tokens of one chunk times 256 (an estimate). <until_ns> 0: no expiry but the holder's
- * LRU of <lru_chunks> (an engine without events); else it is dropped then unless events have confirmed it. */
+/* A prompt was sent to a holder, which will have it: chunk hashes <at[from … n)> of a text in <ns>, where the holder
+ * has what is before (from ≤ bytes of its hit / INDEX_CHUNK; over a gap nothing matches). <tokens_per_chunk_q8> is the
+ * tokens of one chunk times 256 (an estimate). <until_ns> 0: no expiry but the holder's LRU of <lru_chunks> (an engine
+ * without events); else it is dropped then unless events have confirmed it. */
 int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint64_t *at, uint32_t from, uint32_t n,
 		    uint32_t tokens_per_chunk_q8, uint64_t until_ns, uint32_t lru_chunks);
 /* It failed: drop what that call inserted for these hashes and is unconfirmed. */

@@ -119,7 +119,8 @@ int vocab_text(const struct vocab *v, const uint32_t *ids, size_t n, struct buf 
 	for (size_t i = 0; i < n; i++) {
 		struct str s = vocab_token(v, ids[i]);
 
-		memcpy(to, s.p, s.n);
+		if (s.n)
+			memcpy(to, s.p, s.n);
 		to += s.n;
 	}
 	buf_commit(out, bytes);

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The index next to a plain one. Build and run: make bench-index
+ *
+ *   hash      GB/s over 64 KB inputs
+ *   put       blocks of 16 tokens (64 bytes) a second, bytes of memory a block, for one holder and for many
+ *   match     a 400 KB prompt against 64 holders of distinct depths, the hashes given; alone, and while a writer stores
+ *             100,000 blocks a second
+ *   plain     the same look-ups by a hash map from each block's chained hash to the holders, block after block, as
+ *             token-block indexes do; the answers must be equal
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/rand.h"
+#include "base/time.h"
+#include "kvindex/kvindex.h"
+
+#define BLOCK	16
+#define BBYTES	64
+#define HOLDERS 64
+#define PROMPT	(400 * 1024)
+#define LOOKS	20000
+#define PACE	100000 /* blocks a second */
+
+static struct qsbr qsbr;
+
+static void *must(void *p)
+{
+	if (!p) {
+		perror("bench_index");
+		exit(1);
+	}
+	return p;
+}
+
+static void fill(char *p, size_t n, uint64_t seed)
+{
+	struct rng r = { seed };
+
+	for (size_t i = 0; i < n; i++)
+		p[i] = (char)(' ' + rng_next(&r) % 90);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void bench_hash(const struct kvindex *x)
+{
+	static char text[64 * 1024];
+	static uint64_t at[sizeof(text) / INDEX_CHUNK + 1];
+	uint64_t best = UINT64_MAX, sum = 0;
+
+	fill(text, sizeof(text), 1);
+	for (int i = 0; i < 2000; i++) {
+		uint64_t t0 = time_mono(), ns;
+		struct index_text t;
+
+		index_text_init(&t, at, sizeof(at) / sizeof(at[0]));
+		index_text_feed(x, &t, text, sizeof(text));
+		ns = time_mono() - t0;
+		sum += ns;
+		if (ns < best)
+			best = ns;
+	}
+	printf("hash      64 KB: mean %.2f GB/s, best %.2f GB/s\n", sizeof(text) * 2000.0 / (double)sum,
+	       sizeof(text) / (double)best);
+}
+
+/* <per_call> blocks an event, chained. */
+static void put_chain(struct kvindex *x, unsigned holder, const char *text, unsigned nblocks, unsigned per_call,
+		      uint64_t first)
+{
+	uint64_t hash[512];
+	uint32_t ends[512];
+
+	for (unsigned i = 0; i < per_call; i++)
+		ends[i] = (i + 1) * BBYTES;
+	for (unsigned from = 0; from < nblocks; from += per_call) {
+		unsigned n = nblocks - from < per_call ? nblocks - from : per_call;
+		int r;
+
+		for (unsigned i = 0; i < n; i++)
+			hash[i] = mix64(first + from + i);
+		r = index_put(x, holder, 0, from > 0, mix64(first + from - 1), hash, ends, n,
+			      text + (size_t)from * BBYTES, BLOCK, TIER_GPU, 0);
+		if (r) {
+			fprintf(stderr, "bench_index: index_put: %d\n", r);
+			exit(1);
+		}
+	}
+}
+
+static void bench_put(unsigned holders, unsigned chains, unsigned nblocks, unsigned per_call)
+{
+	struct kvindex *x = must(index_new(&qsbr, (size_t)4 << 30, holders));
+	char *text = must(malloc((size_t)nblocks * BBYTES));
+	uint64_t total = 0, ns = 0;
+	struct index_stats empty, st;
+
+	index_stats(x, &empty);
+	for (unsigned h = 0; h < holders; h++)
+		for (unsigned c = 0; c < chains; c++) {
+			uint64_t t0;
+
+			fill(text, (size_t)nblocks * BBYTES, (uint64_t)h << 20 | c);
+			t0 = time_mono();
+			put_chain(x, h, text, nblocks, per_call, ((uint64_t)h << 20 | c) << 24);
+			ns += time_mono() - t0;
+			total += nblocks;
+			index_tick(x, 1);
+		}
+	index_tick(x, 1);
+	index_stats(x, &st);
+	printf("put       %2u holders x %5u chains x %5u blocks, %3u an event: %.2f M blocks/s, %.2f MB (%.0f bytes a "
+	       "block)\n",
+	       holders, chains, nblocks, per_call, (double)total * 1e3 / (double)ns,
+	       (double)(st.bytes - empty.bytes) / 1e6, (double)(st.bytes - empty.bytes) / (double)total);
+	free(text);
+	index_free(x);
+}
+
+/* --- plain --- */
+
+struct plain {
+	uint64_t *key, *holders;
+	size_t mask;
+};
+
+static uint64_t plain_next(uint64_t h, const char *block)
+{
+	return hash_bytes(block, BBYTES, h);
+}
+
+static uint64_t *plain_at(const struct plain *p, uint64_t key)
+{
+	size_t i = key & p->mask;
+
+	while (p->key[i] && p->key[i] != key)
+		i = (i + 1) & p->mask;
+	p->key[i] = key;
+	return &p->holders[i];
+}
+
+static unsigned plain_match(const struct plain *p, const char *text, size_t len, struct index_hit *hit)
+{
+	uint64_t h = 1, left = UINT64_MAX;
+	unsigned n = 0;
+
+	for (size_t at = 0; left; at += BBYTES) {
+		uint64_t have = 0;
+
+		if (at + BBYTES < len) { /* the last block is computed anew */
+			h = plain_next(h, text + at);
+			have = left & *plain_at(p, h);
+		}
+		for (uint64_t gone = left & ~have; gone; gone &= gone - 1)
+			if (at)
+				hit[n++] = (struct index_hit){ .holder = (uint16_t)__builtin_ctzll(gone),
+							       .bytes = at,
+							       .tokens = (uint32_t)(at / BBYTES * BLOCK) };
+		left = have;
+	}
+	return n;
+}
+
+/* --- match --- */
+
+struct writer {
+	struct kvindex *x;
+	atomic_bool stop;
+	uint64_t blocks;
+};
+
+static void *write_on(void *arg)
+{
+	static char text[64 * BBYTES];
+	struct writer *w = arg;
+	uint64_t start = time_mono();
+	uint64_t first = UINT64_C(1) << 50;
+
+	while (!atomic_load(&w->stop)) {
+		while (w->blocks * NS_PER_S / PACE > time_mono() - start && !atomic_load(&w->stop)) {
+			struct timespec ts = { 0, 100000 };
+
+			nanosleep(&ts, NULL);
+		}
+		fill(text, 128, w->blocks);
+		put_chain(w->x, (unsigned)(w->blocks / 64 % HOLDERS), text, 64, 64, first + w->blocks);
+		w->blocks += 64;
+		if (w->blocks % (64 * 100) == 0)
+			index_tick(w->x, time_mono());
+	}
+	return NULL;
+}
+
+static bool equal(const struct index_hit *a, unsigned na, const struct index_hit *b, unsigned nb)
+{
+	for (unsigned i = 0; i < na; i++) {
+		bool same = false;
+
+		for (unsigned k = 0; k < nb && !same; k++)
+			same = a[i].holder == b[k].holder && a[i].tokens == b[k].tokens && a[i].bytes == b[k].bytes;
+		if (!same)
+			return false;
+	}
+	return na == nb;
+}
+
+static void show(const char *what, uint32_t *ns, unsigned n)
+{
+	qsort(ns, n, sizeof(*ns), by_value);
+	printf("%-9s p50 %.1f us, p99 %.1f us, p99.9 %.1f us (%u look-ups)\n", what, ns[n / 2] / 1e3,
+	       ns[n - n / 100] / 1e3, ns[n - n / 1000 - 1] / 1e3, n);
+}
+
+static void bench_looks(struct kvindex *x, const struct index_text *t, const char *text, const char *what,
+			const struct index_hit *want, unsigned nwant)
+{
+	static uint32_t ns[LOOKS], cpu[LOOKS];
+	struct index_hit hit[HOLDERS];
+
+	for (unsigned i = 0; i < LOOKS; i++) {
+		uint64_t c0 = time_ns_of(CLOCK_THREAD_CPUTIME_ID), t0 = time_mono();
+		unsigned n;
+
+		qsbr_enter(&qsbr, 0);
+		n = index_match(x, 0, t, text, PROMPT, hit, HOLDERS);
+		qsbr_leave(&qsbr, 0);
+		ns[i] = (uint32_t)(time_mono() - t0);
+		cpu[i] = (uint32_t)(time_ns_of(CLOCK_THREAD_CPUTIME_ID) - c0);
+		if (i % 100 == 0 && !equal(hit, n, want, nwant)) {
+			fprintf(stderr, "bench_index: the plain index has another answer\n");
+			exit(1);
+		}
+		/* Work between two look-ups takes the index out of the caches near the core. */
+		if (i % 16 == 0) {
+			static char other[1 << 20];
+
+			memset(other, (int)i, sizeof(other));
+		}
+	}
+	show(what, ns, LOOKS);
+	show("  cpu", cpu, LOOKS); /* without what else ran on this core in between */
+}
+
+static void bench_match(void)
+{
+	struct kvindex *x = must(index_new(&qsbr, (size_t)4 << 30, HOLDERS));
+	struct plain p = { .mask = (1 << 16) - 1 };
+	struct writer w = { .x = x };
+	struct index_hit want[HOLDERS];
+	static uint32_t ns[1000];
+	unsigned nblocks = PROMPT / BBYTES, nwant = 0;
+	char *text = must(malloc(PROMPT)), *other = must(malloc((size_t)8000 * BBYTES));
+	uint64_t *at = must(malloc((PROMPT / INDEX_CHUNK + 1) * sizeof(*at))), t0;
+	struct index_text t;
+	pthread_t thread;
+
+	p.key = must(calloc(p.mask + 1, sizeof(*p.key)));
+	p.holders = must(calloc(p.mask + 1, sizeof(*p.holders)));
+	fill(text, PROMPT, 99);
+	for (unsigned h = 0; h < HOLDERS; h++) {
+		unsigned depth = 1 + h * (nblocks - 2) / (HOLDERS - 1);
+		uint64_t k = 1;
+
+		put_chain(x, h, text, depth, 64, UINT64_C(1) << 45);
+		for (unsigned i = 0; i < depth; i++) {
+			k = plain_next(k, text + (size_t)i * BBYTES);
+			*plain_at(&p, k) |= UINT64_C(1) << h;
+		}
+		/* And what else it holds. */
+		fill(other, (size_t)8000 * BBYTES, 1000 + h);
+		put_chain(x, h, other, 8000, 64, (uint64_t)(h + 1) << 32);
+	}
+	index_text_init(&t, at, PROMPT / INDEX_CHUNK + 1);
+	t0 = time_mono();
+	index_text_feed(x, &t, text, PROMPT);
+	printf("hash      400 KB once, cold: %.1f us\n", (double)(time_mono() - t0) / 1e3);
+	for (unsigned i = 0; i < 1000; i++) {
+		t0 = time_mono();
+		nwant = plain_match(&p, text, PROMPT, want);
+		ns[i] = (uint32_t)(time_mono() - t0);
+	}
+	show("plain", ns, 1000);
+	bench_looks(x, &t, text, "match", want, nwant);
+	if (pthread_create(&thread, NULL, write_on, &w))
+		exit(1);
+	t0 = time_mono();
+	bench_looks(x, &t, text, "+ writer", want, nwant);
+	t0 = time_mono() - t0;
+	atomic_store(&w.stop, true);
+	pthread_join(thread, NULL);
+	printf("          meanwhile %.0f k blocks/s were stored\n", (double)w.blocks * 1e6 / (double)t0);
+	free(p.key);
+	free(p.holders);
+	free(text);
+	free(other);
+	free(at);
+	index_free(x);
+}
+
+int main(void)
+{
+	struct kvindex *x;
+
+	qsbr_init(&qsbr, 1);
+	x = must(index_new(&qsbr, (size_t)64 << 20, 1));
+	bench_hash(x);
+	index_free(x);
+	bench_put(1, 1, 62500, 64);
+	bench_put(1, 1, 62500, 1);
+	bench_put(1, 100, 625, 64);
+	bench_put(16, 50, 1250, 64);
+	bench_match();
+	return 0;
+}

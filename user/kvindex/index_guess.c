@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Speculation: chunks that a holder should have, because a prompt was sent to it.
+ *
+ * A chunk is a node outside of the tree (found by its key alone, shared by holders); what a holder knows of it is a
+ * record in guess[]: how often it was guessed and until when it holds. Records with an end hang in the holder's wheel,
+ * one list per 17 ms, a longer wait goes round; the others in its LRU. A prompt's chunks are entered from the last to
+ * the first, so in the LRU the tail of a prompt is always older than its head and goes first: what is left is a prefix.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "kvindex/kvindex_int.h"
+
+static uint32_t *wheel_of(const struct kvindex *x, const struct guess *g)
+{
+	return &x->holder[g->holder].wheel[g->until >> WHEEL_SHIFT & (WHEEL_SLOTS - 1)];
+}
+
+static void guess_link(struct kvindex *x, uint32_t i)
+{
+	struct guess *g = &x->guess[i];
+	struct holder *h = &x->holder[g->holder];
+	uint32_t *head = g->until ? wheel_of(x, g) : &h->lru_head;
+
+	g->prev = 0;
+	g->next = *head;
+	if (g->next)
+		x->guess[g->next].prev = i;
+	else if (!g->until)
+		h->lru_tail = i;
+	*head = i;
+	h->lru_n += !g->until;
+}
+
+static void guess_unlink(struct kvindex *x, uint32_t i)
+{
+	struct guess *g = &x->guess[i];
+	struct holder *h = &x->holder[g->holder];
+
+	if (g->prev)
+		x->guess[g->prev].next = g->next;
+	else if (g->until)
+		*wheel_of(x, g) = g->next;
+	else
+		h->lru_head = g->next;
+	if (g->next)
+		x->guess[g->next].prev = g->prev;
+	else if (!g->until)
+		h->lru_tail = g->prev;
+	h->lru_n -= !g->until;
+}
+
+static void guess_free(struct kvindex *x, uint32_t i)
+{
+	struct guess *g = &x->guess[i];
+	uint32_t id = g->node;
+
+	guess_unlink(x, i);
+	pmap_del(&x->guess_of, pair_key(g->holder, id));
+	count_add(&x->holder[g->holder].guesses, UINT32_MAX);
+	node_drop(x, node_at(x, id), g->holder);
+	g->next = x->guess_free;
+	x->guess_free = i;
+	node_free_unused(x, id);
+}
+
+static uint32_t guess_alloc(struct kvindex *x)
+{
+	uint32_t i = x->guess_free;
+
+	if (i) {
+		x->guess_free = x->guess[i].next;
+		return i;
+	}
+	if (x->nguess >= x->guess_cap) {
+		uint32_t cap = x->guess_cap ? x->guess_cap + x->guess_cap / 2 : 256;
+		struct guess *more = realloc(x->guess, cap * sizeof(*more));
+
+		if (!more)
+			return 0;
+		stat_add(&x->st.bytes, (uint64_t)(cap - x->guess_cap) * sizeof(*more));
+		x->guess = more;
+		x->guess_cap = cap;
+	}
+	return x->nguess++;
+}
+
+/* Refresh what is there, or make it. */
+static int guess_put(struct kvindex *x, unsigned holder, uint32_t id, uint64_t until)
+{
+	uint32_t before = x->guess_of.cap;
+	uint32_t *at = pmap_put(&x->guess_of, pair_key(holder, id));
+	struct guess *g;
+
+	if (!at)
+		return -ENOMEM;
+	stat_add(&x->st.bytes, (uint64_t)(x->guess_of.cap - before) * (sizeof(uint64_t) + sizeof(uint32_t)));
+	if (*at) {
+		g = &x->guess[*at];
+		guess_unlink(x, *at);
+		g->until = g->until && until ? (until > g->until ? until : g->until) : 0;
+		g->refs += g->refs < UINT16_MAX;
+		guess_link(x, *at);
+		return 0;
+	}
+	*at = guess_alloc(x);
+	if (!*at || node_take(x, node_at(x, id), holder)) {
+		if (*at) {
+			x->guess[*at].next = x->guess_free;
+			x->guess_free = *at;
+		}
+		pmap_del(&x->guess_of, pair_key(holder, id));
+		return -ENOMEM;
+	}
+	node_set_reach(x, node_at(x, id), holder, true);
+	x->guess[*at] = (struct guess){ .until = until, .node = id, .holder = (uint16_t)holder, .refs = 1 };
+	guess_link(x, *at);
+	count_add(&x->holder[holder].guesses, 1);
+	stat_add(&x->st.speculated, 1);
+	return 0;
+}
+
+int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint64_t *at, uint32_t from, uint32_t n,
+		    uint32_t tokens_per_chunk_q8, uint64_t until_ns, uint32_t lru_chunks)
+{
+	struct holder *h = &x->holder[holder];
+	int r = 0;
+
+	if (holder >= x->nholders || (uint64_t)n * INDEX_CHUNK > UINT32_MAX)
+		return -EINVAL;
+	if (from >= n)
+		return 0;
+	if (until_ns && until_ns < x->ticked)
+		until_ns = x->ticked; /* its slot is the next to be looked at */
+	if (until_ns && !h->wheel) {
+		h->wheel = calloc(WHEEL_SLOTS, sizeof(*h->wheel));
+		if (!h->wheel)
+			return -ENOMEM;
+	}
+	for (uint32_t i = n; i-- > from && !r;) {
+		uint64_t bytes = (uint64_t)(i + 1) * INDEX_CHUNK;
+		uint32_t root = 0, id = 0;
+
+		r = index_room(x);
+		if (!r)
+			root = root_get(x, ns);
+		x->pin = root;
+		if (root)
+			id = spec_get(x, root, at[i], bytes, true);
+		x->pin = id;
+		if (id)
+			atomic_store_explicit(&node_at(x, id)->tok_end,
+					      (uint32_t)((uint64_t)(i + 1) * tokens_per_chunk_q8 >> 8),
+					      memory_order_relaxed);
+		r = r ? r : id ? guess_put(x, holder, id, until_ns) : -ENOMEM;
+		x->pin = 0;
+		if (r && (id || root))
+			node_free_unused(x, id ? id : root);
+	}
+	while (!until_ns && h->lru_n > lru_chunks)
+		guess_free(x, h->lru_tail);
+	holder_active(x, holder);
+	return r;
+}
+
+void index_unspeculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint64_t *at, uint32_t from, uint32_t n)
+{
+	uint32_t root = holder < x->nholders ? root_find(x, ns) : 0;
+
+	x->pin = root;
+	for (uint32_t i = n; root && i-- > from;) {
+		uint32_t id = spec_get(x, root, at[i], (uint64_t)(i + 1) * INDEX_CHUNK, false);
+		uint32_t *of = id ? pmap_find(&x->guess_of, pair_key(holder, id)) : NULL;
+
+		if (of && !--x->guess[*of].refs)
+			guess_free(x, *of);
+	}
+	x->pin = 0;
+	if (root) {
+		node_free_unused(x, root);
+		holder_active(x, holder);
+	}
+}
+
+static void slot_expire(struct kvindex *x, struct holder *h, unsigned slot, uint64_t now)
+{
+	for (uint32_t i = h->wheel[slot], next; i; i = next) {
+		next = x->guess[i].next;
+		if (x->guess[i].until > now)
+			continue;
+		guess_free(x, i);
+		stat_add(&x->st.expired, 1);
+	}
+}
+
+void guess_expire(struct kvindex *x, uint64_t now)
+{
+	uint64_t first = x->ticked >> WHEEL_SHIFT, last = now >> WHEEL_SHIFT;
+
+	if (last - first >= WHEEL_SLOTS)
+		first = last - WHEEL_SLOTS + 1;
+	for (unsigned holder = 0; holder < x->nholders; holder++) {
+		struct holder *h = &x->holder[holder];
+
+		if (!h->wheel || h->guesses == h->lru_n)
+			continue;
+		for (uint64_t slot = first; slot <= last; slot++)
+			slot_expire(x, h, slot & (WHEEL_SLOTS - 1), now);
+		holder_active(x, holder);
+	}
+	x->ticked = now;
+}
+
+void guess_clear(struct kvindex *x, unsigned holder)
+{
+	struct holder *h = &x->holder[holder];
+
+	while (h->lru_head)
+		guess_free(x, h->lru_head);
+	for (unsigned slot = 0; h->wheel && slot < WHEEL_SLOTS; slot++)
+		while (h->wheel[slot])
+			guess_free(x, h->wheel[slot]);
+	free(h->wheel);
+	h->wheel = NULL;
+}
+
+/* Those that end soonest, else the oldest of each LRU. */
+unsigned guess_evict(struct kvindex *x, unsigned want)
+{
+	unsigned gone = 0;
+
+	for (unsigned i = 0; i < WHEEL_SLOTS && gone < want; i++)
+		for (unsigned holder = 0; holder < x->nholders && gone < want; holder++) {
+			struct holder *h = &x->holder[holder];
+			unsigned slot = (unsigned)((x->ticked >> WHEEL_SHIFT) + i) & (WHEEL_SLOTS - 1);
+
+			for (; h->wheel && h->wheel[slot] && gone < want; gone++)
+				guess_free(x, h->wheel[slot]);
+		}
+	for (bool any = true; any && gone < want;) {
+		any = false;
+		for (unsigned holder = 0; holder < x->nholders && gone < want; holder++)
+			if (x->holder[holder].lru_tail) {
+				guess_free(x, x->holder[holder].lru_tail);
+				gone++;
+				any = true;
+			}
+	}
+	for (unsigned holder = 0; gone && holder < x->nholders; holder++)
+		holder_active(x, holder);
+	stat_add(&x->st.evicted, gone);
+	return gone;
+}

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The look-up: how deep does each holder go?
+ *
+ * What a holder has of a text is closed towards its beginning, so its depth can be bisected over multiples of
+ * INDEX_SPAN. All holders do so together: a *group* is a set of holders whose depth is known to lie in the same
+ * interval; a round probes the middle of each group's interval and splits the group. Probes of one round do not depend
+ * on each other, so their cache misses overlap. Cost: about log2(n) rounds, each with as many probes as there are
+ * groups.
+ *
+ * Two depths are looked for: REAL, by nodes of the tree (engine blocks), and ANY, by these or guesses; a guess counts
+ * from where real blocks end.
+ *
+ * Behind the last multiple that a group has, blocks are followed one by one: from the node named there to children
+ * whose end agrees with the text (refine). Work there is bounded by FOLLOW_MAX steps; a node with many children is not
+ * searched child by child, but by the keys of the few lengths at which one could end.
+ */
+#include "kvindex/kvindex_int.h"
+
+#define FOLLOW_MAX   4096 /* children looked at in one call */
+#define CHILDREN_MAX 24	  /* in one list, before keys are tried */
+#define ENTRIES_MAX  16	  /* of one key */
+#define STACK_MAX    64
+#define GUESS_MAX    32 /* chunks that a block which goes on over a multiple may begin before it */
+
+enum { REAL, ANY };
+
+struct group {
+	uint16_t start, n; /* items[start …] */
+	uint8_t kind;
+	uint32_t lo, hi; /* has the multiple lo (0: the empty text), has not hi */
+};
+
+struct best {
+	uint64_t real_end, guess_end;
+	uint32_t real_node;
+	uint32_t guess_tokens;
+};
+
+struct match {
+	const struct kvindex *x;
+	const struct table *table;
+	const struct index_text *t;
+	const char *text;
+	size_t len;
+	uint64_t ns;
+	uint32_t root;
+	int follow; /* steps left */
+	uint8_t items[2 * INDEX_HOLDERS];
+	struct group group[2 * INDEX_HOLDERS];
+	struct best best[INDEX_HOLDERS];
+};
+
+/* Who has the text up to one length: by blocks, by guesses. */
+struct probe {
+	uint64_t real[SET_WORDS], guess[SET_WORDS];
+};
+
+static bool set_has(const uint64_t *set, unsigned holder)
+{
+	return set[holder / 64] >> (holder % 64) & 1;
+}
+
+static bool set_and(uint64_t *to, const uint64_t *a, const uint64_t *b)
+{
+	uint64_t any = 0;
+
+	for (int i = 0; i < SET_WORDS; i++)
+		any |= to[i] = a[i] & b[i];
+	return any;
+}
+
+static uint64_t hash_at(const struct match *m, uint64_t chunks)
+{
+	return chunks ? m->t->at[chunks - 1] : 0;
+}
+
+static uint64_t chunk_key(const struct match *m, uint64_t chunks)
+{
+	return index_key(m->x, hash_at(m, chunks), 0, chunks * INDEX_CHUNK, m->ns);
+}
+
+/* The text's hash at any length ≤ len; no further than two spans behind what was hashed. */
+static bool state_at(const struct match *m, uint64_t bytes, struct state *s)
+{
+	uint64_t chunks = bytes / INDEX_CHUNK;
+
+	if (chunks > m->t->n)
+		chunks = m->t->n;
+	*s = (struct state){ .h = hash_at(m, chunks), .bytes = chunks * INDEX_CHUNK };
+	if (bytes > m->len || bytes - s->bytes > 2 * INDEX_SPAN)
+		return false;
+	state_feed(m->x, s, m->text + s->bytes, bytes - s->bytes);
+	return true;
+}
+
+static bool ends_in_text(const struct match *m, const struct node *n)
+{
+	struct state s;
+
+	return state_at(m, n->byte_end, &s) && s.h == n->h && s.acc == n->acc;
+}
+
+static bool entry_fits(const struct match *m, const struct node *n, uint64_t chunks)
+{
+	uint64_t bytes = chunks * INDEX_CHUNK;
+
+	if (n->root != m->root)
+		return false;
+	return n->spec ? n->byte_end == bytes && n->h == hash_at(m, chunks) : n->byte_end <= bytes;
+}
+
+static void probe_at(const struct match *m, uint64_t chunks, uint64_t key, struct probe *ret)
+{
+	uint64_t at = table_home(m->table, key), set[SET_WORDS];
+	uint32_t id;
+
+	memset(ret, 0, sizeof(*ret));
+	for (int left = ENTRIES_MAX; left && (id = table_next(m->table, key, &at)); left--) {
+		const struct node *n = node_at(m->x, id);
+
+		if (!entry_fits(m, n, chunks))
+			continue;
+		node_reach(m->x, n, set);
+		for (int i = 0; i < SET_WORDS; i++)
+			*(n->spec ? &ret->guess[i] : &ret->real[i]) |= set[i];
+	}
+}
+
+/* --- bisection --- */
+
+/* Items that have it to the front; returns how many. */
+static unsigned partition(struct match *m, const struct group *g, const struct probe *p)
+{
+	unsigned lo = g->start, hi = (unsigned)g->start + g->n;
+
+	while (lo < hi) {
+		uint8_t h = m->items[lo];
+
+		if (set_has(p->real, h) || (g->kind == ANY && set_has(p->guess, h))) {
+			lo++;
+		} else {
+			m->items[lo] = m->items[--hi];
+			m->items[hi] = h;
+		}
+	}
+	return lo - g->start;
+}
+
+/* Returns the number of groups, each with hi = lo + 1. */
+static unsigned bisect(struct match *m, unsigned ngroups)
+{
+	uint64_t key[2 * INDEX_HOLDERS];
+	struct probe p;
+
+	for (bool more = true; more;) {
+		unsigned had = ngroups;
+
+		more = false;
+		for (unsigned i = 0; i < had; i++) {
+			const struct group *g = &m->group[i];
+
+			if (g->hi - g->lo <= 1)
+				continue;
+			key[i] = chunk_key(m, (g->lo + (uint64_t)(g->hi - g->lo) / 2) * 2);
+			__builtin_prefetch((const void *)&m->table->slot[table_home(m->table, key[i])]);
+		}
+		for (unsigned i = 0; i < had; i++) {
+			const struct group *g = &m->group[i];
+			uint64_t at;
+
+			if (g->hi - g->lo <= 1)
+				continue;
+			at = table_home(m->table, key[i]);
+			__builtin_prefetch(node_at(m->x, table_next(m->table, key[i], &at)));
+		}
+		for (unsigned i = 0; i < had; i++) {
+			struct group *g = &m->group[i];
+			uint32_t mid = g->lo + (g->hi - g->lo) / 2;
+			unsigned have;
+
+			if (g->hi - g->lo <= 1)
+				continue;
+			probe_at(m, (uint64_t)mid * 2, key[i], &p);
+			have = partition(m, g, &p);
+			if (have && have < g->n) {
+				m->group[ngroups++] = (struct group){ .start = (uint16_t)(g->start + have),
+								      .n = (uint16_t)(g->n - have),
+								      .kind = g->kind,
+								      .lo = g->lo,
+								      .hi = mid };
+				g->n = (uint16_t)have;
+			}
+			if (have)
+				g->lo = mid;
+			else
+				g->hi = mid;
+			more = true;
+		}
+	}
+	return ngroups;
+}
+
+/* --- what lies behind the last multiple --- */
+
+struct place {
+	uint32_t node;
+	uint64_t set[SET_WORDS];
+};
+
+struct walk {
+	uint64_t from, limit; /* children of interest end at from … limit - 1 */
+	unsigned n;
+	struct place stack[STACK_MAX];
+};
+
+static void walk_push(struct match *m, struct walk *w, uint32_t id, const uint64_t *set)
+{
+	const struct node *n = node_at(m->x, id);
+
+	if (w->n == STACK_MAX)
+		return;
+	w->stack[w->n].node = id;
+	memcpy(w->stack[w->n++].set, set, sizeof(w->stack[0].set));
+	for (unsigned h = 0; h < m->x->nholders; h++) {
+		struct best *b = &m->best[h];
+
+		if (!set_has(set, h))
+			continue;
+		if (!b->real_node || n->byte_end > b->real_end ||
+		    (n->byte_end == b->real_end && n->depth > node_at(m->x, b->real_node)->depth)) {
+			b->real_end = n->byte_end;
+			b->real_node = id;
+		}
+	}
+}
+
+static void try_child(struct match *m, struct walk *w, const struct place *at, uint32_t id)
+{
+	const struct node *n = node_at(m->x, id);
+	uint64_t set[SET_WORDS];
+
+	if (n->byte_end >= w->limit || n->byte_end > m->len)
+		return;
+	node_reach(m->x, n, set);
+	if (set_and(set, set, at->set) && ends_in_text(m, n))
+		walk_push(m, w, id, set);
+}
+
+/* Children of a node that has many of them. */
+static void try_lengths(struct match *m, struct walk *w, const struct place *at)
+{
+	uint64_t bytes = node_at(m->x, at->node)->byte_end;
+	struct state s;
+
+	if (bytes < w->from)
+		bytes = w->from;
+	if (!state_at(m, bytes, &s))
+		return;
+	while (s.bytes < m->len && s.bytes + 1 < w->limit) {
+		uint64_t key, pos;
+		uint32_t id;
+
+		state_feed(m->x, &s, m->text + s.bytes, 1);
+		key = index_key(m->x, s.h, s.acc, s.bytes, m->ns);
+		pos = table_home(m->table, key);
+		for (int left = ENTRIES_MAX; left && (id = table_next(m->table, key, &pos)); left--) {
+			const struct node *n = node_at(m->x, id);
+
+			if (!n->spec && n->parent == at->node && n->byte_end == s.bytes)
+				try_child(m, w, at, id);
+		}
+	}
+}
+
+static void refine(struct match *m, struct walk *w)
+{
+	while (w->n) {
+		struct place at = w->stack[--w->n];
+		uint32_t id = atomic_load_explicit(&node_at(m->x, at.node)->child, memory_order_acquire);
+		int left = CHILDREN_MAX;
+
+		for (; id && left && m->follow; left--, m->follow--) {
+			try_child(m, w, &at, id);
+			id = atomic_load_explicit(&node_at(m->x, id)->next, memory_order_acquire);
+		}
+		if (id && m->follow)
+			try_lengths(m, w, &at);
+	}
+}
+
+static void group_set(const struct match *m, const struct group *g, uint64_t set[SET_WORDS])
+{
+	memset(set, 0, SET_WORDS * sizeof(*set));
+	for (unsigned i = 0; i < g->n; i++)
+		set[m->items[g->start + i] / 64] |= UINT64_C(1) << (m->items[g->start + i] % 64);
+}
+
+static void real_end(struct match *m, const struct group *g, bool last)
+{
+	uint64_t key = chunk_key(m, (uint64_t)g->lo * 2), at = table_home(m->table, key);
+	uint64_t set[SET_WORDS], reach[SET_WORDS];
+	struct walk w = { .from = (uint64_t)g->lo * INDEX_SPAN,
+			  .limit = ((uint64_t)g->lo + (last ? 2 : 1)) * INDEX_SPAN };
+	uint32_t id;
+
+	group_set(m, g, set);
+	for (int left = ENTRIES_MAX; left && (id = table_next(m->table, key, &at)); left--) {
+		const struct node *n = node_at(m->x, id);
+
+		if (n->spec || !entry_fits(m, n, (uint64_t)g->lo * 2))
+			continue;
+		node_reach(m->x, n, reach);
+		if (!set_and(reach, reach, set) || !ends_in_text(m, n))
+			continue;
+		walk_push(m, &w, id, reach);
+		refine(m, &w);
+	}
+}
+
+/* Guesses end at chunks: at the one behind the multiple, at the multiple, or before it, where the holder's blocks end
+ * in front of it (they count at a multiple when another holder's block goes on over it). */
+static void guess_end(struct match *m, const struct group *g)
+{
+	uint64_t chunks = (uint64_t)g->lo * 2 + 1, set[SET_WORDS], reach[SET_WORDS];
+	bool wanted = true;
+
+	group_set(m, g, set);
+	for (int steps = GUESS_MAX; steps && wanted && chunks; steps--, chunks--) {
+		uint64_t key, at;
+		uint32_t id;
+
+		if (chunks > m->t->n)
+			continue;
+		key = chunk_key(m, chunks);
+		at = table_home(m->table, key);
+		for (int left = ENTRIES_MAX; left && (id = table_next(m->table, key, &at)); left--) {
+			const struct node *n = node_at(m->x, id);
+
+			if (!n->spec || !entry_fits(m, n, chunks))
+				continue;
+			node_reach(m->x, n, reach);
+			if (!set_and(reach, reach, set))
+				continue;
+			for (unsigned h = 0; h < m->x->nholders; h++)
+				if (set_has(reach, h)) {
+					m->best[h].guess_end = chunks * INDEX_CHUNK;
+					m->best[h].guess_tokens =
+						atomic_load_explicit(&n->tok_end, memory_order_relaxed);
+					set[h / 64] &= ~(UINT64_C(1) << (h % 64));
+				}
+		}
+		wanted = false;
+		for (unsigned i = 0; i < g->n && !wanted; i++) {
+			unsigned h = m->items[g->start + i];
+
+			wanted = set_has(set, h) && m->best[h].real_end < (chunks - 1) * INDEX_CHUNK;
+		}
+	}
+}
+
+/* --- result --- */
+
+static void hit_fill(const struct match *m, const struct best *b, struct index_hit *hit)
+{
+	const struct node *n = node_at(m->x, b->real_node ? b->real_node : m->root);
+	uint64_t guess = b->guess_end > n->byte_end ? b->guess_end : 0;
+
+	/* The engine computes the last token anew, and with it the last block. */
+	if (n->byte_end == m->len && !node_is_root(m->x, n))
+		n = node_at(m->x, n->parent);
+	if (guess && guess == m->len)
+		guess -= INDEX_CHUNK;
+	hit->exact = true;
+	hit->bytes = n->byte_end;
+	hit->tokens = atomic_load_explicit(&n->tok_end, memory_order_relaxed);
+	hit->blocks = n->depth;
+	if (guess > hit->bytes) {
+		hit->exact = false;
+		hit->tokens += (uint32_t)((guess - hit->bytes) * b->guess_tokens / b->guess_end);
+		hit->blocks += (uint32_t)((guess - hit->bytes + INDEX_CHUNK - 1) / INDEX_CHUNK);
+		hit->bytes = guess;
+	}
+}
+
+unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_text *t, const char *text, size_t len,
+		     struct index_hit *hits, unsigned cap)
+{
+	struct match m;
+	unsigned ngroups = 0, nitems = 0, n = 0, last = t->n / 2;
+	int kinds = atomic_load_explicit(&x->nspec, memory_order_acquire) ? 2 : 1;
+
+	m.x = x;
+	m.table = atomic_load_explicit(&x->table, memory_order_acquire);
+	m.t = t;
+	m.text = text;
+	m.len = len;
+	m.ns = ns;
+	m.follow = FOLLOW_MAX;
+	m.root = root_find(x, ns);
+	if (!m.root)
+		return 0;
+	for (int kind = 0; kind < kinds; kind++) {
+		struct group *g = &m.group[ngroups];
+
+		*g = (struct group){ .start = (uint16_t)nitems, .kind = (uint8_t)kind, .hi = last + 1 };
+		for (unsigned h = 0; h < x->nholders; h++)
+			if (atomic_load_explicit(&x->active[h / 64], memory_order_acquire) >> (h % 64) & 1) {
+				m.items[nitems++] = (uint8_t)h;
+				m.best[h] = (struct best){ 0 };
+			}
+		g->n = (uint16_t)(nitems - g->start);
+		ngroups += g->n > 0;
+	}
+	ngroups = bisect(&m, ngroups);
+	for (unsigned i = 0; i < ngroups; i++)
+		if (m.group[i].kind == REAL)
+			real_end(&m, &m.group[i], m.group[i].lo == last);
+	for (unsigned i = 0; i < ngroups; i++)
+		if (m.group[i].kind == ANY)
+			guess_end(&m, &m.group[i]);
+	for (unsigned i = 0; i < ngroups && n < cap; i++)
+		for (unsigned k = 0; m.group[i].kind == REAL && k < m.group[i].n && n < cap; k++) {
+			uint8_t h = m.items[m.group[i].start + k];
+
+			hits[n].holder = h;
+			hit_fill(&m, &m.best[h], &hits[n]);
+			n += hits[n].tokens || hits[n].bytes;
+		}
+	return n;
+}

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The index's parts and who may touch them.
+ *
+ *   arenas  cells of 64 bytes at stable addresses, named by 26-bit ids: nodes; holder sets of popular nodes
+ *   tree    a root per namespace; below it engine blocks, shared by all holders that have the same text cut alike
+ *   table   key(prefix hash, length, namespace) → the deepest node of the tree that ends at or before that length
+ *   maps    per holder: engine hash → node (writer only)
+ *   guesses speculative chunks: nodes outside of the tree, with one record per holder (writer only)
+ *
+ * Keys stand in the table for the end of each node, and for each multiple of INDEX_SPAN strictly inside of a node's
+ * text: those name the node's *parent*, so that ten thousand siblings that differ only behind that length share one
+ * entry, which counts them.
+ *
+ * Readers follow: table → slots → nodes (fields marked r, and atomics). What they can reach is unlinked first and freed
+ * when qsbr says so (index_reclaim). Everything else is the writer's.
+ */
+#ifndef KVS_KVINDEX_INT_H
+#define KVS_KVINDEX_INT_H
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/rand.h"
+#include "kvindex/kvindex.h"
+
+#define INDEX_SPAN  (2 * INDEX_CHUNK) /* a look-up bisects over multiples of this */
+#define ID_BITS	    26
+#define ID_MASK	    ((UINT32_C(1) << ID_BITS) - 1)
+#define P61	    ((UINT64_C(1) << 61) - 1)
+#define SET_WORDS   (INDEX_HOLDERS / 64)
+#define WHEEL_SLOTS 256
+#define WHEEL_SHIFT 24 /* 17 ms a slot */
+#define REFS_BITS   10
+#define REFS_MAX    ((1u << REFS_BITS) - 1)
+
+/* One cache line. <set> holds up to four holders in 16-bit fields (holder + 1, REACH_BIT), or SET_EXT and a cell's id.
+ */
+struct node {
+	uint64_t h;   /* r: hash at the last whole word before the end */
+	uint64_t acc; /* r: the bytes behind it */
+	union {
+		uint64_t ns;	/* r: of a root */
+		uint64_t key;	/* the key inside, if there is one */
+		uint64_t *keys; /* if there are more */
+	} in;
+	_Atomic uint64_t set;
+	uint32_t byte_end;	  /* r */
+	_Atomic uint32_t tok_end; /* speculative nodes: the latest estimate */
+	uint32_t depth;		  /* r: blocks */
+	uint32_t parent;	  /* r */
+	uint32_t root : ID_BITS;  /* r; together with spec */
+	uint32_t spec : 1;	  /* r */
+	_Atomic uint32_t child;	  /* first */
+	_Atomic uint32_t next;	  /* sibling */
+	uint32_t prev : ID_BITS; /* sibling; of a root: number of guesses below it; in a free or limbo list: the next */
+	uint32_t live : 1;	 /* it is a node in use */
+	uint32_t touched : 1;	 /* stored again since the eviction hand came by */
+	uint32_t twice : 1;	 /* some holder has it under several engine hashes: see index->twice */
+};
+_Static_assert(sizeof(struct node) == 64, "a node is one cache line");
+
+#define SET_EXT	  (UINT64_C(1) << 63)
+#define REACH_BIT 0x4000u
+
+struct node_set {
+	_Atomic uint64_t reach[SET_WORDS];
+	uint64_t have[SET_WORDS];
+};
+_Static_assert(sizeof(struct node_set) == 64, "a set is one cell");
+
+/* Open addressing, linear. A slot is the key's upper 38 bits and a node's id; 0 is empty, TOMB was in use. refs[] is
+ * the writer's. A wrong tag passes once in 2^38 slots looked at; what a look-up reports is checked against the text. */
+#define TOMB (~(uint64_t)ID_MASK)
+struct table {
+	uint64_t cap, live, used; /* used: live and tombs */
+	size_t bytes;
+	uint32_t *refs;
+	_Atomic uint64_t *slot;
+	struct table *retired; /* next in limbo */
+};
+
+/* u64 → u32, open addressing with backward shift; key 0 is not used. */
+struct pmap {
+	uint64_t *k;
+	uint32_t *v;
+	uint32_t cap, n;
+};
+
+struct entry {
+	uint64_t hash;
+	uint32_t node; /* 0: empty */
+	uint32_t refs; /* REFS_BITS per tier */
+};
+
+struct guess {
+	uint64_t until; /* 0: in the LRU */
+	uint32_t node;
+	uint16_t holder;
+	uint16_t refs;
+	uint32_t next, prev; /* in the LRU: from the latest to the oldest */
+};
+
+struct holder {
+	struct entry *map;
+	uint32_t cap;
+	uint32_t unreachable; /* blocks whose chain to the root is broken */
+	_Atomic uint32_t blocks;
+	_Atomic uint32_t guesses;
+	uint32_t lru_head, lru_tail, lru_n;
+	uint32_t *wheel; /* WHEEL_SLOTS list heads, made when first used */
+};
+
+/* Address space for all cells that the ceiling allows; pages come when they are touched. Lists of cells run through
+ * the last 26 bits that a cell's writer owns (node.prev; the top of node_set.have). */
+struct arena {
+	void *mem;
+	size_t bytes;
+	uint32_t n, high, free; /* capacity, first never used, list */
+};
+enum { NODES, SETS };
+
+struct limbo {
+	uint64_t epoch;
+	uint32_t cells[2];
+	uint32_t ncells;
+	struct table *tables;
+	size_t bytes;
+};
+
+struct counters {
+	_Atomic uint64_t nodes, keys, bytes;
+	_Atomic uint64_t stored, removed, cleared, unknown_parent, evicted, speculated, expired, unreachable;
+};
+
+struct kvindex {
+	/* readers */
+	struct arena arena[2];
+	_Atomic(struct table *) table;
+	uint64_t pow[9]; /* of the secret base */
+	uint64_t secret;
+	unsigned nholders;
+	_Atomic uint64_t active[SET_WORDS]; /* holders that have anything */
+	_Atomic uint32_t nspec;		    /* speculative nodes */
+
+	/* writer */
+	struct qsbr *q;
+	size_t max_bytes;
+	struct limbo open, wait;
+	uint32_t hand; /* of eviction */
+	uint32_t pin;  /* the node that a put stands on: not to be freed */
+	uint64_t ticked;
+	struct pmap twice; /* pair → further engine hashes of that holder for that node */
+	struct guess *guess;
+	uint32_t nguess, guess_cap, guess_free;
+	struct pmap guess_of; /* pair → index in guess[] */
+	struct holder holder[INDEX_HOLDERS];
+	struct counters st;
+};
+
+/* Single writer: no read-modify-write is needed. */
+static inline void stat_add(_Atomic uint64_t *c, uint64_t n)
+{
+	atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static inline uint64_t stat_get(const _Atomic uint64_t *c)
+{
+	return atomic_load_explicit(c, memory_order_relaxed);
+}
+
+static inline void count_add(_Atomic uint32_t *c, uint32_t n)
+{
+	atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static inline struct node *node_at(const struct kvindex *x, uint32_t id)
+{
+	return (struct node *)x->arena[NODES].mem + id;
+}
+
+static inline uint32_t node_id(const struct kvindex *x, const struct node *n)
+{
+	return (uint32_t)(n - (struct node *)x->arena[NODES].mem);
+}
+
+static inline bool node_is_root(const struct kvindex *x, const struct node *n)
+{
+	return n->root == node_id(x, n);
+}
+
+/* --- hash.c --- */
+
+/* The running hash of a text at any byte. */
+struct state {
+	uint64_t h, acc;
+	uint64_t bytes;
+};
+
+static inline uint64_t mod61(unsigned __int128 v)
+{
+	uint64_t s = ((uint64_t)v & P61) + (uint64_t)(v >> 61);
+
+	s = (s & P61) + (s >> 61);
+	return s >= P61 ? s - P61 : s;
+}
+
+static inline uint64_t hash_word(const struct kvindex *x, uint64_t h, uint64_t w)
+{
+	return mod61((unsigned __int128)h * x->pow[1] + w);
+}
+
+void state_feed(const struct kvindex *x, struct state *s, const char *p, size_t n);
+
+/* <h>/<acc> as in struct state: a partial word counts as a word filled up with zeros; the length tells them apart. */
+static inline uint64_t index_key(const struct kvindex *x, uint64_t h, uint64_t acc, uint64_t bytes, uint64_t ns)
+{
+	if (bytes % 7)
+		h = hash_word(x, h, acc);
+	return mix64(h ^ mix64(ns + bytes * UINT64_C(0x9e3779b97f4a7c15)));
+}
+
+/* --- table.c --- */
+void *big_alloc(size_t n); /* zeroed; NULL and errno */
+void big_free(void *p, size_t n);
+
+struct table *table_new(size_t slots);
+void table_free(struct table *t);
+int table_add(struct kvindex *x, uint64_t key, uint32_t id); /* another reference; 0 or -ENOMEM */
+void table_del(struct kvindex *x, uint64_t key, uint32_t id);
+int table_resize(struct kvindex *x); /* to what it holds */
+
+static inline uint64_t table_home(const struct table *t, uint64_t key)
+{
+	return (uint64_t)(((unsigned __int128)(key & TOMB) * t->cap) >> 64);
+}
+
+/* Ids under <key>, one after the other: *at from table_home, 0 at the end. */
+static inline uint32_t table_next(const struct table *t, uint64_t key, uint64_t *at)
+{
+	for (;;) {
+		uint64_t v = atomic_load_explicit(&t->slot[*at], memory_order_acquire);
+
+		if (!v)
+			return 0;
+		*at = *at + 1 == t->cap ? 0 : *at + 1;
+		if ((v ^ key) >> ID_BITS == 0 && (v & ID_MASK))
+			return v & ID_MASK;
+	}
+}
+
+uint32_t *pmap_find(const struct pmap *m, uint64_t key);
+uint32_t *pmap_put(struct pmap *m, uint64_t key); /* found or made with value 0; NULL: ENOMEM */
+void pmap_del(struct pmap *m, uint64_t key);
+void pmap_free(struct pmap *m);
+
+static inline uint64_t pair_key(unsigned holder, uint32_t node)
+{
+	return (uint64_t)holder << ID_BITS | node; /* no node has id 0 */
+}
+
+/* --- node.c --- */
+int arena_init(struct arena *a, size_t cells);
+void arena_free(struct arena *a);
+uint32_t root_find(const struct kvindex *x, uint64_t ns);
+uint32_t root_get(struct kvindex *x, uint64_t ns); /* found or made; 0: ENOMEM */
+uint32_t spec_get(struct kvindex *x, uint32_t root, uint64_t h, uint64_t bytes, bool make);
+/* The child of <parent> that ends in <end>; keys[0 … nkeys) are those inside of it. 0: ENOMEM. */
+uint32_t child_get(struct kvindex *x, uint32_t parent, const struct state *end, uint32_t tok_end, const uint64_t *keys,
+		   unsigned nkeys);
+void node_free_unused(struct kvindex *x, uint32_t id); /* and its ancestors, where nobody has them any more */
+
+bool node_has(const struct kvindex *x, const struct node *n, unsigned holder);
+bool node_reached(const struct kvindex *x, const struct node *n, unsigned holder);
+bool node_held(const struct kvindex *x, const struct node *n);				 /* by anybody */
+void node_reach(const struct kvindex *x, const struct node *n, uint64_t ret[SET_WORDS]); /* readers too */
+int node_take(struct kvindex *x, struct node *n, unsigned holder);			 /* 0 or -ENOMEM */
+void node_drop(struct kvindex *x, struct node *n, unsigned holder);
+void node_set_reach(struct kvindex *x, struct node *n, unsigned holder, bool on);
+/* The holder's reach of what lies below <n> follows that of <n>. */
+void reach_below(struct kvindex *x, struct node *n, unsigned holder, bool on);
+void index_reclaim(struct kvindex *x);
+
+/* How many multiples of INDEX_SPAN lie strictly between. */
+static inline unsigned keys_between(uint64_t start, uint64_t end)
+{
+	return end > start ? (unsigned)((end - 1) / INDEX_SPAN - start / INDEX_SPAN) : 0;
+}
+
+/* --- evict.c --- */
+int index_room(struct kvindex *x); /* below the ceiling, or -ENOMEM */
+
+/* --- put.c --- */
+void entry_sweep(struct kvindex *x, unsigned holder); /* drop entries whose node is gone */
+void holder_active(struct kvindex *x, unsigned holder);
+
+/* --- guess.c --- */
+unsigned guess_evict(struct kvindex *x, unsigned want); /* how many went */
+void guess_expire(struct kvindex *x, uint64_t now);
+void guess_clear(struct kvindex *x, unsigned holder);
+
+#endif
