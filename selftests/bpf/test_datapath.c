@@ -4,6 +4,7 @@
 #include "env.h"
 
 #include <jansson.h>
+#include <linux/pkt_cls.h>
 #include <net/if.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -100,11 +101,11 @@ static uint32_t link_program(unsigned ifindex, const char *hook)
 	return info.prog_id;
 }
 
-/* A TC program that is not ours. */
-static int foreign_program(const char *name)
+/* A TC program that is not ours and always returns <verdict>. */
+static int foreign_program(const char *name, int verdict)
 {
 	const struct bpf_insn code[] = {
-		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = -1 },
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = verdict },
 		{ .code = BPF_JMP | BPF_EXIT },
 	};
 	int fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, name, "GPL", code, 2, NULL);
@@ -115,7 +116,7 @@ static int foreign_program(const char *name)
 
 static void wants_tcx(void)
 {
-	int fd = foreign_program("probe");
+	int fd = foreign_program("probe", TC_ACT_UNSPEC);
 	int link = bpf_link_create(fd, (int)if_nametoindex("lo"), (enum bpf_attach_type)46, NULL);
 
 	close(fd);
@@ -275,8 +276,9 @@ static void a_pinned_map_of_another_build_is_left_alone_and_named(void **state)
 
 static void programs_of_another_generation_are_replaced_in_place(void **state)
 {
-	unsigned kvp0;
 	struct datapath *dp;
+	char path[128];
+	unsigned kvp0;
 	uint32_t old;
 	int fd, link;
 
@@ -287,14 +289,9 @@ static void programs_of_another_generation_are_replaced_in_place(void **state)
 	set_pods(dp, "10.9.0.2:8000", NULL);
 	datapath_close(dp, false);
 	/* As if the pinned ones had been built from other sources. */
-	fd = foreign_program("kvs_pod_egress");
-	link = bpf_obj_get(PINS "/links/if3_egress");
-	if (link < 0) {
-		char path[128];
-
-		snprintf(path, sizeof(path), PINS "/links/if%u_egress", kvp0);
-		link = bpf_obj_get(path);
-	}
+	fd = foreign_program("kvs_pod_egress", TC_ACT_UNSPEC);
+	snprintf(path, sizeof(path), PINS "/links/if%u_egress", kvp0);
+	link = bpf_obj_get(path);
 	assert_int_equal(bpf_link_update(link, fd, NULL), 0);
 	close(link);
 	assert_int_equal(unlink(PINS "/progs/kvs_pod_egress"), 0);
@@ -346,7 +343,7 @@ static void what_others_own(enum datapath_attach attach)
 	int fd;
 
 	hook.ifindex = (int)if_nametoindex("kvp0");
-	fd = foreign_program("other");
+	fd = foreign_program("other", TC_ACT_UNSPEC);
 	o.prog_fd = fd;
 	assert_int_equal(bpf_tc_hook_create(&hook), 0);
 	assert_int_equal(bpf_tc_attach(&hook, &o), 0);
@@ -378,7 +375,7 @@ static void what_others_own_stays_as_it_was_with_tcx(void **state)
 
 	need_env();
 	wants_tcx();
-	fd = foreign_program("other_tcx");
+	fd = foreign_program("other_tcx", TC_ACT_UNSPEC);
 	link = bpf_link_create(fd, (int)if_nametoindex("kvp0"), (enum bpf_attach_type)46, NULL);
 	close(fd);
 	assert_true(link >= 0);
@@ -392,6 +389,32 @@ static void what_others_own_stays_as_it_was_with_clsact(void **state)
 {
 	need_env();
 	what_others_own(DATAPATH_CLSACT);
+}
+
+static void a_tcx_program_that_ends_the_chain_does_not_hide_packets(void **state)
+{
+	struct datapath_counts c;
+	struct datapath_pod p;
+	struct datapath *dp;
+	int fd, in, out;
+
+	need_env();
+	wants_tcx();
+	p = pod("127.0.0.1:9");
+	fd = foreign_program("ends_it", TC_ACT_OK);
+	in = bpf_link_create(fd, 1, (enum bpf_attach_type)46, NULL);
+	out = bpf_link_create(fd, 1, (enum bpf_attach_type)47, NULL);
+	assert_true(in >= 0 && out >= 0);
+	dp = opened(DATAPATH_TCX);
+	set_pods(dp, "127.0.0.1:9", NULL);
+	sh("bash -c 'exec 3<>/dev/tcp/127.0.0.1/9' 2>/dev/null; true");
+	assert_int_equal(datapath_counts(dp, &p.addr, &c), 0);
+	assert_int_equal(c.to_pod.connections, 1);
+	assert_int_equal(c.from_pod.packets, 1); /* the refusal */
+	datapath_close(dp, true);
+	close(in);
+	close(out);
+	close(fd);
 }
 
 static unsigned filters(void)
@@ -528,6 +551,7 @@ int main(void)
 		story(a_device_made_anew_is_attached_again),
 		story(what_others_own_stays_as_it_was_with_tcx),
 		story(what_others_own_stays_as_it_was_with_clsact),
+		story(a_tcx_program_that_ends_the_chain_does_not_hide_packets),
 		story(clsact_filters_are_found_again_replaced_and_removed),
 		story(without_privileges_there_is_a_reason_and_nothing_else),
 		story(show_dump_and_unload_work_from_the_pins_alone),
