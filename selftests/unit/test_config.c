@@ -15,6 +15,7 @@
 
 #include "base/time.h"
 #include "config/config_int.h"
+#include "sched/sched.h"
 
 #define MINIMAL "pools: [{discovery: {static: [\"10.0.0.1:8000\"]}}]\n"
 
@@ -323,6 +324,17 @@ static void a_mistake_is_told_with_place_reason_and_remedy(void **state)
 		assert_int_equal(errno, EINVAL);
 		buf_free(&err);
 	}
+}
+
+static void the_policies_are_those_of_the_scheduler(void **state)
+{
+	const struct option *o = option_find(&section_pool, STR("scheduling.policy"));
+	struct buf b = { 0 };
+
+	for (const struct sched_ops *const *p = sched_all(); *p; p++)
+		buf_printf(&b, "%s%s", buf_len(&b) ? "|" : "", (*p)->name);
+	assert_string_equal(text_of(&b), o->allowed);
+	buf_free(&b);
 }
 
 static void all_mistakes_are_told_at_once(void **state)
@@ -639,6 +651,7 @@ int main(void)
 		cmocka_unit_test(an_empty_file_has_the_defaults),
 		cmocka_unit_test(a_full_file_is_read),
 		cmocka_unit_test(a_mistake_is_told_with_place_reason_and_remedy),
+		cmocka_unit_test(the_policies_are_those_of_the_scheduler),
 		cmocka_unit_test(all_mistakes_are_told_at_once),
 		cmocka_unit_test(what_no_single_value_shows_is_checked),
 		cmocka_unit_test(a_file_names_files_relative_to_itself),

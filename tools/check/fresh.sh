@@ -54,8 +54,10 @@ git -C "$root/root/kvsteer" log -1 --format='fresh.sh: trying %h (%s)'
 command="make demo && make check"
 [ $# -eq 0 ] || command="$*"
 rc=0
+# shellcheck disable=SC2016 # expanded by the shell inside
 unshare --mount --pid --fork --kill-child --propagation private bash -euc '
 	root=$1
+	mount --bind "$root" "$root" # so that / is a mount there, as it is on a machine
 	mount -t proc proc "$root/proc"
 	mount --rbind /sys "$root/sys"
 	mount --rbind /dev "$root/dev"

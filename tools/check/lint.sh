@@ -45,7 +45,7 @@ fi
 # SINCE=REF: only the commits after it.
 while read -r h; do
 	subject=$(git log -1 --format=%s "$h")
-	[[ $subject =~ ^[a-z0-9/_-]+:\ [^\ ] ]] || fail "commit ${h:0:10}: '$subject' is not of the form 'module: what changed'"
+	[[ $subject =~ ^[a-z0-9/_-]+(,\ [a-z0-9/_-]+)*:\ [^\ ] ]] || fail "commit ${h:0:10}: '$subject' is not of the form 'module: what changed'"
 	[ ${#subject} -le 66 ] || fail "commit ${h:0:10}: subject of ${#subject} characters, at most 66"
 	[ -n "$(git log -1 --format=%b "$h")" ] || fail "commit ${h:0:10}: no body"
 done < <(git rev-list --no-merges ${SINCE:+"$SINCE.."}HEAD)

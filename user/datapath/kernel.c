@@ -114,7 +114,7 @@ static int programs_settle(struct datapath *dp, const struct pod_tc *skel)
 		[HOOK_INGRESS] = skel->progs.kvs_pod_ingress, [HOOK_EGRESS] = skel->progs.kvs_pod_egress
 	};
 	struct programs current, next, fresh = { .fd = { -1, -1 } };
-	struct bpf_prog_info a, b;
+	struct bpf_prog_info a = { 0 }, b;
 	bool same = true;
 	int r = 0;
 
