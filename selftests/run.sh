@@ -22,7 +22,7 @@ trap 'rm -f "$log" "$cases"' EXIT
 # cmocka's output → "ok|not ok|skip NAME[ - why]". The summary at the end repeats the failures: it is left out.
 cmocka_cases()
 {
-	awk '
+	sed -e 's/.*\r//' -e 's/\x1b\[[0-9;]*[A-Za-z]//g' "$1" | awk '
 	/^SKIP: /                         { why = substr($0, 7) }
 	/^\[=+\].*Running/                { on = 1 }
 	/^\[=+\].*test\(s\) run/          { on = 0 }
@@ -32,7 +32,7 @@ cmocka_cases()
 	/^\[  FAILED  \] /                { if (run != "") print "not ok " run; run = "" }
 	/^\[  ERROR   \] --- / && run=="" { print "not ok group fixture" }
 	/^\[  SKIPPED \] /                { print "skip " $NF " - " (why == "" ? "no reason given" : why); run = "" }
-	END                               { if (run != "") print "not ok " run " - the program ended in it" }' "$1"
+	END                               { if (run != "") print "not ok " run " - the program ended in it" }'
 }
 
 # run NAME FORMAT LIMIT COMMAND…: one program.
