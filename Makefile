@@ -61,7 +61,8 @@ BIN_kvsteer := $(wildcard user/cli/*.c)
 BIN_kvsim := $(wildcard tools/sim/*.c)
 BIN_kvload := $(wildcard tools/load/*.c)
 BIN_kvreplay := $(wildcard tools/replay/*.c)
-BINS := $(strip $(foreach b,kvsteerd kvsteer kvsim kvload kvreplay,$(if $(BIN_$(b)),$(b))))
+BIN_kvbench := $(wildcard tools/bench/*.c)
+BINS := $(strip $(foreach b,kvsteerd kvsteer kvsim kvload kvreplay kvbench,$(if $(BIN_$(b)),$(b))))
 BIN_PATHS := $(addprefix $(OUT)/bin/,$(BINS))
 
 all: $(BIN_PATHS) $(if $(BINS),,$(LIB)) ## build the programs into .output/bin
@@ -167,6 +168,10 @@ demo: ## install what is missing, build, show kvsteer at work (KEEP=1 leaves it 
 	@+$(MAKE) -s $(JOBS) all
 	@KEEP='$(KEEP)' selftests/demo.sh
 
+bench: all ## compare with HAProxy and nginx (root; ONLY=small,stream,long,memory ROUNDS=N MD=FILE)
+	@tools/bench/run.py --bin $(OUT)/bin $(if $(filter-out unit bpf e2e fuzz,$(ONLY)),--only $(ONLY)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MD),--md $(MD))
+
 deps: ## install the missing Debian packages (root)
 	@tools/check/deps.sh dev
 
@@ -213,7 +218,7 @@ compile_commands.json: ## for editors and clang-tidy
 MAN_RST := $(wildcard docs/man/*.rst)
 install: all ## DESTDIR= prefix=/usr
 	install -d $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(prefix)/bin $(DESTDIR)$(prefix)/lib/systemd/system
-	$(foreach b,$(BINS),install -m 755 $(OUT)/bin/$(b) $(DESTDIR)$(prefix)/$(if $(filter kvsteerd,$(b)),sbin,bin)/ &&) true
+	$(foreach b,$(filter-out kvbench,$(BINS)),install -m 755 $(OUT)/bin/$(b) $(DESTDIR)$(prefix)/$(if $(filter kvsteerd,$(b)),sbin,bin)/ &&) true
 	install -m 644 deploy/kvsteerd.service $(DESTDIR)$(prefix)/lib/systemd/system/
 	@for m in $(MAN_RST); do n=$$(basename $$m .rst); d=$(DESTDIR)$(prefix)/share/man/man$${n##*.}; \
 		install -d $$d && rst2man $$m > $$d/$$n || exit 1; done
@@ -225,6 +230,7 @@ clean: ## remove .output
 
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all help need unit bpf fuzz-bins tsan-bins check check-built demo deps fuzz fuzz-run lint bench-index check-layers coverage \
+.PHONY: all help need unit bpf fuzz-bins tsan-bins check check-built demo bench deps fuzz fuzz-run lint bench-index \
+	check-layers coverage \
 	compile_commands.json install clean
 -include $(shell find .output -name '*.d' 2>/dev/null)
