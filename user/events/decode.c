@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * KV event batches: msgpack, read with a cursor of our own.
  *
- * Nothing that a message declares is believed. A first pass (msg_skip) walks the whole payload once and fails if any
- * length points behind its end or nesting is deeper than DEPTH_MAX; it touches no memory but the payload. The second
+ * Nothing that a message declares is believed. A first pass (mp_skip) walks the whole payload once and fails if any
+ * length points behind its end or nesting is deeper than MP_DEPTH_MAX; it touches no memory but the payload. The second
  * pass then reads fields in whatever order they come, events as arrays or as maps, and hands each event out. Its only
  * memory are two arrays that grow with the elements really read, so a lie about a length costs nothing.
  *
@@ -14,193 +14,17 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define DEPTH_MAX  32
+#include "events/events_int.h"
+#include "events/msgpack.h"
+
 #define HASHES_MAX (1u << 20)
 #define TOKENS_MAX (8u << 20)
-
-struct cur {
-	const uint8_t *p, *end;
-};
-
-enum mp_kind { MP_NIL, MP_BOOL, MP_UINT, MP_INT, MP_FLOAT, MP_STR, MP_BIN, MP_ARRAY, MP_MAP, MP_EXT };
-
-struct item {
-	enum mp_kind kind;
-	uint64_t u;   /* UINT; INT as two's complement; count of ARRAY, MAP; length of STR, BIN, EXT */
-	double f;     /* FLOAT */
-	struct str s; /* STR, BIN */
-};
 
 struct scratch {
 	uint64_t *hashes;
 	uint32_t *tokens;
 	unsigned nhashes, ntokens, cap_hashes, cap_tokens;
 };
-
-static uint64_t be(const uint8_t *p, unsigned n)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < n; i++)
-		v = v << 8 | p[i];
-	return v;
-}
-
-/* One object's head and, for strings and numbers, all of it. Containers' elements follow at the cursor. */
-static int next_bytes(struct cur *c, struct item *it, enum mp_kind kind, uint64_t n)
-{
-	if ((uint64_t)(c->end - c->p) < n)
-		return -EBADMSG;
-	it->kind = kind;
-	it->u = n;
-	it->s = (struct str){ (const char *)c->p, n };
-	c->p += n;
-	return 0;
-}
-
-static int next_container(struct cur *c, struct item *it, enum mp_kind kind, uint64_t n)
-{
-	/* Each element takes a byte at least. */
-	if ((uint64_t)(c->end - c->p) < (kind == MP_MAP ? 2 * n : n))
-		return -EBADMSG;
-	it->kind = kind;
-	it->u = n;
-	return 0;
-}
-
-static int next_number(struct cur *c, struct item *it, uint8_t tag)
-{
-	unsigned n = 1u << (tag & 3);
-
-	if (tag == 0xca)
-		n = 4;
-	else if (tag == 0xcb)
-		n = 8;
-	if (c->end - c->p < (ptrdiff_t)n)
-		return -EBADMSG;
-	it->u = be(c->p, n);
-	c->p += n;
-	if (tag == 0xca) {
-		union {
-			uint32_t u;
-			float f;
-		} x = { .u = (uint32_t)it->u };
-
-		it->f = (double)x.f;
-		it->kind = MP_FLOAT;
-	} else if (tag == 0xcb) {
-		union {
-			uint64_t u;
-			double f;
-		} x = { .u = it->u };
-
-		it->f = x.f;
-		it->kind = MP_FLOAT;
-	} else if (tag < 0xd0) {
-		it->kind = MP_UINT;
-	} else {
-		unsigned shift = 64 - 8 * n;
-
-		it->u = (uint64_t)((int64_t)(it->u << shift) >> shift);
-		it->kind = (int64_t)it->u < 0 ? MP_INT : MP_UINT;
-	}
-	return 0;
-}
-
-static int next_sized(struct cur *c, struct item *it, uint8_t tag)
-{
-	static const struct {
-		enum mp_kind kind;
-		uint8_t width, extra; /* bytes of length; ext's type byte */
-	} rows[] = {
-		[0xc4 - 0xc4] = { MP_BIN, 1, 0 },   [0xc5 - 0xc4] = { MP_BIN, 2, 0 },
-		[0xc6 - 0xc4] = { MP_BIN, 4, 0 },   [0xc7 - 0xc4] = { MP_EXT, 1, 1 },
-		[0xc8 - 0xc4] = { MP_EXT, 2, 1 },   [0xc9 - 0xc4] = { MP_EXT, 4, 1 },
-		[0xd9 - 0xc4] = { MP_STR, 1, 0 },   [0xda - 0xc4] = { MP_STR, 2, 0 },
-		[0xdb - 0xc4] = { MP_STR, 4, 0 },   [0xdc - 0xc4] = { MP_ARRAY, 2, 0 },
-		[0xdd - 0xc4] = { MP_ARRAY, 4, 0 }, [0xde - 0xc4] = { MP_MAP, 2, 0 },
-		[0xdf - 0xc4] = { MP_MAP, 4, 0 },
-	};
-	unsigned width = rows[tag - 0xc4].width;
-	enum mp_kind kind = rows[tag - 0xc4].kind;
-	uint64_t n;
-
-	if (c->end - c->p < (ptrdiff_t)width)
-		return -EBADMSG;
-	n = be(c->p, width);
-	c->p += width;
-	if (kind == MP_ARRAY || kind == MP_MAP)
-		return next_container(c, it, kind, n);
-	return next_bytes(c, it, kind, n + rows[tag - 0xc4].extra);
-}
-
-static int next(struct cur *c, struct item *it)
-{
-	uint8_t tag;
-
-	if (c->p == c->end)
-		return -EBADMSG;
-	tag = *c->p++;
-	if (tag < 0x80) {
-		it->kind = MP_UINT;
-		it->u = tag;
-		return 0;
-	}
-	if (tag >= 0xe0) {
-		it->kind = MP_INT;
-		it->u = (uint64_t)(int64_t)(int8_t)tag;
-		return 0;
-	}
-	if (tag < 0x90)
-		return next_container(c, it, MP_MAP, tag & 0x0f);
-	if (tag < 0xa0)
-		return next_container(c, it, MP_ARRAY, tag & 0x0f);
-	if (tag < 0xc0)
-		return next_bytes(c, it, MP_STR, tag & 0x1f);
-	if (tag == 0xc0 || tag == 0xc2 || tag == 0xc3) {
-		it->kind = tag == 0xc0 ? MP_NIL : MP_BOOL;
-		it->u = tag & 1;
-		return 0;
-	}
-	if (tag == 0xc1)
-		return -EBADMSG;
-	if (tag >= 0xca && tag <= 0xd3)
-		return next_number(c, it, tag);
-	if (tag >= 0xd4 && tag <= 0xd8)
-		return next_bytes(c, it, MP_EXT, (UINT64_C(1) << (tag - 0xd4)) + 1);
-	return next_sized(c, it, tag);
-}
-
-static int skip(struct cur *c, unsigned depth)
-{
-	struct item it;
-	int r = next(c, &it);
-
-	if (r || (it.kind != MP_ARRAY && it.kind != MP_MAP))
-		return r;
-	if (!depth)
-		return -EBADMSG;
-	for (uint64_t n = it.kind == MP_MAP ? 2 * it.u : it.u; n; n--) {
-		/* Numbers, nearly all there is, without the call. */
-		if (c->p < c->end && *c->p < 0x80) {
-			c->p++;
-			continue;
-		}
-		r = skip(c, depth - 1);
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
-/* The elements of a container whose head was read. */
-static void skip_rest(struct cur *c, const struct item *it)
-{
-	uint64_t n = it->kind == MP_MAP ? 2 * it->u : it->kind == MP_ARRAY ? it->u : 0;
-
-	while (n--)
-		skip(c, DEPTH_MAX);
-}
 
 /* --- fields; the structure is known to be sound --- */
 
@@ -266,7 +90,7 @@ struct reading {
 	int err;
 };
 
-static bool hash_of(const struct item *it, uint64_t *ret)
+static bool hash_of(const struct mp_item *it, uint64_t *ret)
 {
 	size_t n = it->s.n;
 
@@ -276,7 +100,7 @@ static bool hash_of(const struct item *it, uint64_t *ret)
 	}
 	if ((it->kind != MP_BIN && it->kind != MP_STR) || !n)
 		return false;
-	*ret = n > 8 ? be((const uint8_t *)it->s.p + n - 8, 8) : be((const uint8_t *)it->s.p, (unsigned)n);
+	*ret = n > 8 ? mp_be((const uint8_t *)it->s.p + n - 8, 8) : mp_be((const uint8_t *)it->s.p, (unsigned)n);
 	return true;
 }
 
@@ -299,66 +123,75 @@ static int grow(void *arr, unsigned *cap, unsigned need, unsigned max, size_t si
 	return 0;
 }
 
-static void read_hashes(struct reading *r, struct cur *c, const struct item *head)
+static void read_hashes(struct reading *r, struct mp_cur *c, const struct mp_item *head)
 {
 	struct scratch *m = r->m;
-	struct item it;
+	struct mp_item it;
 
 	m->nhashes = 0;
 	if (head->kind != MP_ARRAY || head->u > HASHES_MAX) {
-		skip_rest(c, head);
+		mp_skip_rest(c, head);
 		r->bad = true;
 		return;
 	}
 	for (uint64_t i = 0; i < head->u; i++) {
 		if (m->nhashes == m->cap_hashes && !r->err)
 			r->err = grow(&m->hashes, &m->cap_hashes, m->nhashes + 1, HASHES_MAX, sizeof(*m->hashes));
-		if (r->err || next(c, &it))
+		if (r->err || mp_next(c, &it))
 			return;
 		if (it.kind == MP_ARRAY || it.kind == MP_MAP)
-			skip_rest(c, &it);
+			mp_skip_rest(c, &it);
 		if (!hash_of(&it, &m->hashes[m->nhashes++]))
 			r->bad = true;
 	}
 	r->seen |= 1u << F_HASHES;
 }
 
-static bool token_of(struct cur *c, struct item *it, uint32_t *ret)
+static bool token_of(struct mp_cur *c, struct mp_item *it, uint32_t *ret)
 {
-	struct item first = { 0 };
+	struct mp_item first = { 0 };
 
 	/* Speculative decoding of SGLang's kind keeps pairs [t, t+1]; the chain is of their first halves. */
 	if (it->kind == MP_ARRAY && it->u) {
 		uint64_t rest = it->u - 1;
 
-		if (next(c, &first))
+		if (mp_next(c, &first))
 			return false;
-		skip_rest(c, &first);
+		mp_skip_rest(c, &first);
 		while (rest--)
-			skip(c, DEPTH_MAX);
+			mp_skip(c, MP_DEPTH_MAX);
 		it = &first;
 	} else {
-		skip_rest(c, it);
+		mp_skip_rest(c, it);
 	}
 	*ret = (uint32_t)it->u;
 	return it->kind == MP_UINT && it->u <= UINT32_MAX;
 }
 
-static void read_tokens(struct reading *r, struct cur *c, const struct item *head)
+static void read_tokens(struct reading *r, struct mp_cur *c, const struct mp_item *head)
 {
 	struct scratch *m = r->m;
-	struct item it;
+	struct mp_item it;
+	unsigned len;
 
 	m->ntokens = 0;
 	if (head->kind != MP_ARRAY || head->u > TOKENS_MAX) {
-		skip_rest(c, head);
+		mp_skip_rest(c, head);
 		r->bad = true;
 		return;
 	}
 	for (uint64_t i = 0; i < head->u; i++) {
 		if (m->ntokens == m->cap_tokens && !r->err)
 			r->err = grow(&m->tokens, &m->cap_tokens, m->ntokens + 1, TOKENS_MAX, sizeof(*m->tokens));
-		if (r->err || next(c, &it))
+		if (r->err)
+			return;
+		len = mp_number_len(c);
+		if (len && len <= 5) {
+			m->tokens[m->ntokens++] = len == 1 ? *c->p : (uint32_t)mp_be(c->p + 1, len - 1);
+			c->p += len;
+			continue;
+		}
+		if (mp_next(c, &it))
 			return;
 		if (it.kind == MP_UINT && it.u <= UINT32_MAX)
 			m->tokens[m->ntokens++] = (uint32_t)it.u;
@@ -384,47 +217,47 @@ static void add_extra(struct reading *r, struct str s, uint32_t block)
 }
 
 /* One block's entry: strings (LoRA name, salt, media), bins (digest of embeddings), [media, offset]. */
-static void read_extra_entry(struct reading *r, struct cur *c, uint32_t block)
+static void read_extra_entry(struct reading *r, struct mp_cur *c, uint32_t block)
 {
-	struct item it, id, off;
+	struct mp_item it, id, off;
 
-	if (next(c, &it))
+	if (mp_next(c, &it))
 		return;
 	if (it.kind == MP_STR || it.kind == MP_BIN) {
 		add_extra(r, it.s, block);
 		return;
 	}
 	if (it.kind != MP_ARRAY || it.u < 2) {
-		skip_rest(c, &it);
+		mp_skip_rest(c, &it);
 		return;
 	}
-	if (next(c, &id))
+	if (mp_next(c, &id))
 		return;
-	skip_rest(c, &id);
-	if (next(c, &off))
+	mp_skip_rest(c, &id);
+	if (mp_next(c, &off))
 		return;
-	skip_rest(c, &off);
+	mp_skip_rest(c, &off);
 	for (uint64_t i = 2; i < it.u; i++)
-		skip(c, DEPTH_MAX);
+		mp_skip(c, MP_DEPTH_MAX);
 	/* A negative offset: the item began in an earlier block, whose namespace the chain has inherited. */
 	if ((id.kind == MP_STR || id.kind == MP_BIN) && off.kind != MP_INT)
 		add_extra(r, id.s, block);
 }
 
-static void read_extra(struct reading *r, struct cur *c, const struct item *head)
+static void read_extra(struct reading *r, struct mp_cur *c, const struct mp_item *head)
 {
-	struct item it;
+	struct mp_item it;
 
 	r->e.nextra = 0;
 	if (head->kind != MP_ARRAY) {
-		skip_rest(c, head);
+		mp_skip_rest(c, head);
 		return;
 	}
 	for (uint64_t b = 0; b < head->u; b++) {
-		if (next(c, &it))
+		if (mp_next(c, &it))
 			return;
 		if (it.kind != MP_ARRAY) {
-			skip_rest(c, &it);
+			mp_skip_rest(c, &it);
 			continue;
 		}
 		for (uint64_t i = 0; i < it.u; i++)
@@ -433,29 +266,29 @@ static void read_extra(struct reading *r, struct cur *c, const struct item *head
 }
 
 /* SGLang has put a map of metadata where vLLM has the LoRA's name. */
-static void read_lora(struct reading *r, struct cur *c, const struct item *head)
+static void read_lora(struct reading *r, struct mp_cur *c, const struct mp_item *head)
 {
-	struct item k, v;
+	struct mp_item k, v;
 
 	if (head->kind == MP_STR)
 		r->e.lora_name = head->s;
 	if (head->kind != MP_MAP) {
-		skip_rest(c, head);
+		mp_skip_rest(c, head);
 		return;
 	}
 	for (uint64_t i = 0; i < head->u; i++) {
-		if (next(c, &k))
+		if (mp_next(c, &k))
 			return;
-		skip_rest(c, &k);
-		if (next(c, &v))
+		mp_skip_rest(c, &k);
+		if (mp_next(c, &v))
 			return;
-		skip_rest(c, &v);
+		mp_skip_rest(c, &v);
 		if (k.kind == MP_STR && v.kind == MP_STR && str_eq(k.s, STR("cache_salt")))
 			r->e.salt = v.s;
 	}
 }
 
-static void read_scalar(struct reading *r, enum field f, const struct item *it)
+static void read_scalar(struct reading *r, enum field f, const struct mp_item *it)
 {
 	struct kv_event *e = &r->e;
 	bool integer = it->kind == MP_UINT || it->kind == MP_INT;
@@ -505,11 +338,11 @@ static void read_scalar(struct reading *r, enum field f, const struct item *it)
 	}
 }
 
-static void read_field(struct reading *r, struct cur *c, enum field f)
+static void read_field(struct reading *r, struct mp_cur *c, enum field f)
 {
-	struct item it;
+	struct mp_item it;
 
-	if (next(c, &it)) {
+	if (mp_next(c, &it)) {
 		r->bad = true;
 		return;
 	}
@@ -527,12 +360,12 @@ static void read_field(struct reading *r, struct cur *c, enum field f)
 		read_lora(r, c, &it);
 		break;
 	default:
-		skip_rest(c, &it);
+		mp_skip_rest(c, &it);
 		read_scalar(r, f, &it);
 	}
 }
 
-static void read_array(struct reading *r, struct cur *c, uint64_t n)
+static void read_array(struct reading *r, struct mp_cur *c, uint64_t n)
 {
 	const uint8_t *fields = NULL;
 	size_t nfields = 0;
@@ -549,15 +382,15 @@ static void read_array(struct reading *r, struct cur *c, uint64_t n)
 		read_field(r, c, i < nfields ? (enum field)fields[i] : F_NONE);
 }
 
-static void read_map(struct reading *r, struct cur *c, uint64_t n)
+static void read_map(struct reading *r, struct mp_cur *c, uint64_t n)
 {
 	for (uint64_t i = 0; i < n && !r->err; i++) {
 		enum field f = F_NONE;
-		struct item k;
+		struct mp_item k;
 
-		if (next(c, &k))
+		if (mp_next(c, &k))
 			return;
-		skip_rest(c, &k);
+		mp_skip_rest(c, &k);
 		for (size_t j = 0; k.kind == MP_STR && j < sizeof(field_keys) / sizeof(field_keys[0]); j++)
 			if (str_eq(field_keys[j].key, k.s)) {
 				f = field_keys[j].f;
@@ -567,7 +400,7 @@ static void read_map(struct reading *r, struct cur *c, uint64_t n)
 	}
 }
 
-static bool kind_is_main(struct str kind)
+bool kv_kind_is_main(struct str kind)
 {
 	return str_eq(kind, STR("full_attention")) || str_eq(kind, STR("mla_attention")) ||
 	       str_eq(kind, STR("sink_full_attention"));
@@ -603,22 +436,22 @@ static bool sound(struct reading *r)
 	e->nextra = w;
 	if (!e->ntokens || e->ntokens == (uint64_t)e->nhashes * e->block_size)
 		return true;
-	return e->has_group && !kind_is_main(e->kind);
+	return e->has_group && !kv_kind_is_main(e->kind);
 }
 
-static int read_event(struct cur *c, struct scratch *m, struct kv_batch_info *info, bool wrapped,
+static int read_event(struct mp_cur *c, struct scratch *m, struct kv_batch_info *info, bool wrapped,
 		      void (*event)(void *arg, const struct kv_event *e), void *arg)
 {
 	struct reading r = { .m = m };
-	struct item it;
+	struct mp_item it;
 
-	if (next(c, &it))
+	if (mp_next(c, &it))
 		return -EBADMSG;
 	if (it.kind == MP_BIN && !wrapped) {
-		struct cur in = { (const uint8_t *)it.s.p, (const uint8_t *)it.s.p + it.s.n };
-		struct cur probe = in;
+		struct mp_cur in = { (const uint8_t *)it.s.p, (const uint8_t *)it.s.p + it.s.n };
+		struct mp_cur probe = in;
 
-		if (!skip(&probe, DEPTH_MAX))
+		if (!mp_skip(&probe, MP_DEPTH_MAX))
 			return read_event(&in, m, info, true, event, arg);
 		info->bad_events++;
 		return 0;
@@ -641,13 +474,13 @@ static int read_event(struct cur *c, struct scratch *m, struct kv_batch_info *in
 	return 0;
 }
 
-static void read_batch_scalar(struct cur *c, bool rank, struct kv_batch_info *info)
+static void read_batch_scalar(struct mp_cur *c, bool rank, struct kv_batch_info *info)
 {
-	struct item it;
+	struct mp_item it;
 
-	if (next(c, &it))
+	if (mp_next(c, &it))
 		return;
-	skip_rest(c, &it);
+	mp_skip_rest(c, &it);
 	if (rank)
 		info->rank = it.kind == MP_UINT && it.u <= INT64_MAX ? (int64_t)it.u : -1;
 	else if (it.kind == MP_FLOAT && isfinite(it.f))
@@ -657,16 +490,16 @@ static void read_batch_scalar(struct cur *c, bool rank, struct kv_batch_info *in
 }
 
 /* Where the batch's events are, with <c> at their array; the rest of it is read. */
-static int read_batch(struct cur c, struct kv_batch_info *info, struct cur *ret)
+static int read_batch(struct mp_cur c, struct kv_batch_info *info, struct mp_cur *ret)
 {
-	struct item it, k;
+	struct mp_item it, k;
 	bool found = false;
 
-	next(&c, &it);
+	mp_next(&c, &it);
 	if (it.kind == MP_ARRAY && it.u >= 2) {
 		read_batch_scalar(&c, false, info);
 		*ret = c;
-		skip(&c, DEPTH_MAX);
+		mp_skip(&c, MP_DEPTH_MAX);
 		if (it.u > 2)
 			read_batch_scalar(&c, true, info);
 		return 0;
@@ -674,19 +507,19 @@ static int read_batch(struct cur c, struct kv_batch_info *info, struct cur *ret)
 	if (it.kind != MP_MAP)
 		return -EBADMSG;
 	for (uint64_t i = 0; i < it.u; i++) {
-		if (next(&c, &k))
+		if (mp_next(&c, &k))
 			return -EBADMSG;
-		skip_rest(&c, &k);
+		mp_skip_rest(&c, &k);
 		if (k.kind == MP_STR && str_eq(k.s, STR("events"))) {
 			*ret = c;
 			found = true;
-			skip(&c, DEPTH_MAX);
+			mp_skip(&c, MP_DEPTH_MAX);
 		} else if (k.kind == MP_STR && str_eq(k.s, STR("ts"))) {
 			read_batch_scalar(&c, false, info);
 		} else if (k.kind == MP_STR && str_eq(k.s, STR("data_parallel_rank"))) {
 			read_batch_scalar(&c, true, info);
 		} else {
-			skip(&c, DEPTH_MAX);
+			mp_skip(&c, MP_DEPTH_MAX);
 		}
 	}
 	return found ? 0 : -EBADMSG;
@@ -695,19 +528,19 @@ static int read_batch(struct cur c, struct kv_batch_info *info, struct cur *ret)
 int kv_decode(const void *payload, size_t len, struct kv_batch_info *info,
 	      void (*event)(void *arg, const struct kv_event *e), void *arg)
 {
-	struct cur c = { payload, (const uint8_t *)payload + len };
-	struct cur probe = c;
+	struct mp_cur c = { payload, (const uint8_t *)payload + len };
+	struct mp_cur probe = c;
 	struct scratch m = { 0 };
-	struct item it;
+	struct mp_item it;
 	int r;
 
 	*info = (struct kv_batch_info){ .rank = -1 };
-	r = skip(&probe, DEPTH_MAX);
+	r = mp_skip(&probe, MP_DEPTH_MAX);
 	if (!r)
 		r = read_batch(c, info, &c);
 	if (r)
 		return r;
-	if (next(&c, &it) || it.kind != MP_ARRAY)
+	if (mp_next(&c, &it) || it.kind != MP_ARRAY)
 		return -EBADMSG;
 	for (uint64_t i = 0; i < it.u && !r; i++)
 		r = read_event(&c, &m, info, false, event, arg);

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The events thread: a loop of its own, the index's one writer. Everything that others ask of it comes as a post, in
+ * order, so a holder that was given back and given out again is cleared in between.
+ */
+#include "events/events.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <zmq.h>
+
+#include "base/time.h"
+#include "events/events_int.h"
+
+#define TICK_BUSY_NS (20 * NS_PER_MS)
+#define TICK_IDLE_NS (100 * NS_PER_MS)
+#define SOCKETS_MAX  (INDEX_HOLDERS * 5)
+
+enum op { OP_ADD, OP_REMOVE, OP_REBASE, OP_INVALIDATE, OP_GUESS };
+
+struct post {
+	struct loop_post post;
+	struct events *e;
+	enum op op;
+	struct pod *pod; /* referenced */
+	struct vocab *vocab;
+	char *base;
+	char events[128], replay[128];
+	struct events_guess guess;
+};
+
+static struct follow *follow_find(struct events *e, const struct pod *p)
+{
+	list_for_each (it, &e->pods) {
+		struct follow *f = container_of(it, struct follow, link);
+
+		if (f->pod == p)
+			return f;
+	}
+	return NULL;
+}
+
+static void follow_free(struct follow *f)
+{
+	for (unsigned i = 0; i < f->nranks; i++) {
+		zmq_unfollow(&f->s[i]);
+		stream_fini(&f->s[i]);
+		index_clear(f->e->x, f->s[i].holder);
+	}
+	f->e->active = true;
+	list_del(&f->link);
+	atomic_store(&f->pod->index_live, false);
+	atomic_store(&f->pod->index_stale, false);
+	pod_unref(f->pod);
+	vocab_unref(f->vocab);
+	free(f->base);
+	free(f);
+}
+
+static void follow_new(struct post *q)
+{
+	unsigned n = q->pod->spec.ranks ? q->pod->spec.ranks : 1;
+	struct follow *f;
+
+	if (!q->events[0] || follow_find(q->e, q->pod))
+		return;
+	if (n > POD_RANKS_MAX)
+		n = POD_RANKS_MAX;
+	f = calloc(1, sizeof(*f) + n * sizeof(f->s[0]));
+	if (!f)
+		return;
+	f->e = q->e;
+	f->pod = pod_ref(q->pod);
+	f->vocab = q->vocab;
+	f->base = q->base;
+	memcpy(f->events, q->events, sizeof(f->events));
+	memcpy(f->replay, q->replay, sizeof(f->replay));
+	f->nranks = n;
+	q->vocab = NULL;
+	q->base = NULL;
+	list_add_tail(&q->e->pods, &f->link);
+	for (unsigned i = 0; i < n; i++)
+		stream_init(&f->s[i], f, i);
+	/* A stream that cannot be opened (its end point is no such thing) stays down: the pod is never live. */
+	for (unsigned i = 0; i < n; i++)
+		(void)zmq_follow(&f->s[i]);
+	follow_publish(f);
+}
+
+static void follow_rebase(struct follow *f, struct post *q)
+{
+	if (!strcmp(f->base, q->base))
+		return;
+	free(f->base);
+	f->base = q->base;
+	q->base = NULL;
+	for (unsigned i = 0; i < f->nranks; i++)
+		stream_rebuild(&f->s[i]);
+}
+
+static void guess(struct events *e, const struct events_guess *g)
+{
+	if (g->drop)
+		index_unspeculate(e->x, g->holder, g->ns, g->at, g->from, g->n);
+	else
+		(void)index_speculate(e->x, g->holder, g->ns, g->at, g->from, g->n, g->tokens_per_chunk_q8, g->until_ns,
+				      g->lru_chunks); /* at the ceiling a guess is not worth an eviction */
+	e->active = true;
+}
+
+static void post_free(struct post *q)
+{
+	if (q->pod)
+		pod_unref(q->pod);
+	vocab_unref(q->vocab);
+	free(q->base);
+	free(q->guess.at);
+	free(q);
+}
+
+static void post_run(struct loop_post *p)
+{
+	struct post *q = container_of(p, struct post, post);
+	struct follow *f = q->pod ? follow_find(q->e, q->pod) : NULL;
+
+	switch (q->op) {
+	case OP_ADD:
+		follow_new(q);
+		break;
+	case OP_REMOVE:
+		if (f)
+			follow_free(f);
+		break;
+	case OP_REBASE:
+		if (f)
+			follow_rebase(f, q);
+		break;
+	case OP_INVALIDATE:
+		for (unsigned i = 0; f && i < f->nranks; i++)
+			stream_invalidate(&f->s[i]);
+		/* Without events there may still be speculation. */
+		for (unsigned i = 0; !f && i < POD_RANKS_MAX && i < q->pod->spec.ranks; i++)
+			index_clear(q->e->x, q->pod->holder[i]);
+		break;
+	case OP_GUESS:
+		guess(q->e, &q->guess);
+		break;
+	}
+	post_free(q);
+}
+
+static struct post *post_new(struct events *e, enum op op, struct pod *p)
+{
+	struct post *q = calloc(1, sizeof(*q));
+
+	if (!q)
+		return NULL;
+	q->post.run = post_run;
+	q->e = e;
+	q->op = op;
+	q->pod = p ? pod_ref(p) : NULL;
+	return q;
+}
+
+static int post_named(struct events *e, enum op op, struct pod *p, struct vocab *v, const char *base)
+{
+	struct post *q = post_new(e, op, p);
+
+	if (!q)
+		return -ENOMEM;
+	q->base = strdup(base ? base : "");
+	if (!q->base) {
+		post_free(q);
+		return -ENOMEM;
+	}
+	q->vocab = v ? vocab_ref(v) : NULL;
+	memcpy(q->events, p->spec.events, sizeof(q->events));
+	memcpy(q->replay, p->spec.replay, sizeof(q->replay));
+	loop_post(e->loop, &q->post);
+	return 0;
+}
+
+int events_add(struct events *e, struct pod *p, struct vocab *v, const char *base)
+{
+	return post_named(e, OP_ADD, p, v, base);
+}
+
+int events_rebase(struct events *e, struct pod *p, const char *base)
+{
+	return post_named(e, OP_REBASE, p, NULL, base);
+}
+
+static int post_plain(struct events *e, enum op op, struct pod *p)
+{
+	struct post *q = post_new(e, op, p);
+
+	if (!q)
+		return -ENOMEM;
+	loop_post(e->loop, &q->post);
+	return 0;
+}
+
+int events_remove(struct events *e, struct pod *p)
+{
+	return post_plain(e, OP_REMOVE, p);
+}
+
+int events_invalidate(struct events *e, struct pod *p, const char *why)
+{
+	return post_plain(e, OP_INVALIDATE, p);
+}
+
+int events_guess(struct events *e, const struct events_guess *g)
+{
+	struct post *q = post_new(e, OP_GUESS, NULL);
+
+	if (!q) {
+		free(g->at);
+		return -ENOMEM;
+	}
+	q->guess = *g;
+	loop_post(e->loop, &q->post);
+	return 0;
+}
+
+static void tick(struct loop_timer *t)
+{
+	struct events *e = container_of(t, struct events, tick);
+	uint64_t now = loop_now(e->loop);
+
+	index_tick(e->x, now);
+	(void)loop_timer_set(e->loop, t, now + (e->active ? TICK_BUSY_NS : TICK_IDLE_NS));
+	e->active = false;
+}
+
+static void *run(void *arg)
+{
+	struct events *e = arg;
+
+	loop_run(e->loop);
+	return NULL;
+}
+
+struct events *events_start_timed(struct kvindex *x, struct stats *st, const struct events_timing *timing)
+{
+	struct events *e = calloc(1, sizeof(*e));
+	sigset_t all, old;
+	int r;
+
+	if (!e)
+		return NULL;
+	e->x = x;
+	e->st = st;
+	e->timing = *timing;
+	list_init(&e->pods);
+	loop_timer_init(&e->tick, tick);
+	e->loop = loop_new();
+	if (!e->loop)
+		goto no_loop;
+	e->zmq = zmq_ctx_new();
+	if (!e->zmq)
+		goto no_zmq;
+	zmq_ctx_set(e->zmq, ZMQ_MAX_SOCKETS, SOCKETS_MAX);
+	r = loop_timer_set(e->loop, &e->tick, time_mono() + TICK_IDLE_NS);
+	if (r)
+		goto no_thread;
+	/* Signals are the control thread's; ZeroMQ blocks them in its own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = -pthread_create(&e->thread, NULL, run, e);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (!r)
+		return e;
+no_thread:
+	errno = -r;
+	zmq_ctx_term(e->zmq);
+no_zmq:
+	r = errno;
+	loop_free(e->loop);
+	errno = r;
+no_loop:
+	r = errno;
+	free(e);
+	errno = r;
+	return NULL;
+}
+
+struct events *events_start(struct kvindex *x, struct stats *st)
+{
+	static const struct events_timing timing = {
+		.idle_ns = 2 * NS_PER_S,
+		.total_ns = 120 * NS_PER_S,
+		.cooldown_ns = 30 * NS_PER_S,
+	};
+
+	return events_start_timed(x, st, &timing);
+}
+
+void events_stop(struct events *e)
+{
+	if (!e)
+		return;
+	loop_stop(e->loop);
+	pthread_join(e->thread, NULL);
+	/* Posts that came too late still own what they carry. */
+	loop_turn(e->loop, 0);
+	list_for_each_safe (it, tmp, &e->pods)
+		follow_free(container_of(it, struct follow, link));
+	loop_timer_del(e->loop, &e->tick);
+	zmq_ctx_term(e->zmq);
+	loop_free(e->loop);
+	buf_free(&e->text);
+	free(e->ends);
+	free(e);
+}
