@@ -312,8 +312,7 @@ static void many_siblings_are_told_apart(void **state)
 	enum { N = 10000, SHARED = 40 };
 	struct kvindex *x = fresh();
 	char *text = text_of(0, 64);
-	struct timespec a, b;
-	double us;
+	uint64_t before, us;
 
 	put(x, 0, 1, text, 2);
 	for (unsigned i = 0; i < N; i++) {
@@ -322,14 +321,13 @@ static void many_siblings_are_told_apart(void **state)
 		assert_int_equal(put_from(x, i % 8, 0, true, 2, 100 + i, text + 128, 1, BLOCK, TIER_GPU), 0);
 	}
 	assert_true(stats(x).keys < 2 * N);
-	clock_gettime(CLOCK_MONOTONIC, &a);
+	before = time_ns_of(CLOCK_THREAD_CPUTIME_ID);
 	for (unsigned i = 0; i < N; i += 97) {
 		snprintf(text + 128 + SHARED, 30, "%024uabcde", i);
 		assert_int_equal(tokens(x, i % 8, text, 49), 48);
 		assert_int_equal(tokens(x, (i + 1) % 8, text, 49), 32);
 	}
-	clock_gettime(CLOCK_MONOTONIC, &b);
-	us = ((double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec)) / 1e3 / (2 * (N / 97 + 1));
+	us = (time_ns_of(CLOCK_THREAD_CPUTIME_ID) - before) / 1000 / (2 * (N / 97 + 1));
 	assert_true(us < 1000);
 	for (unsigned i = 0; i < N; i++)
 		assert_int_equal(remove_one(x, i % 8, 100 + i), 1);
@@ -605,7 +603,7 @@ static void at_the_ceiling_guesses_go_first_then_old_blocks(void **state)
 		snprintf(text, 11, "%010u", doc);
 		assert_int_equal(put_from(x, doc % 8, 0, false, 0, 100 * doc, text, 100, BLOCK, TIER_GPU), 0);
 		assert_int_equal(tokens(x, doc % 8, text, 100 * BLOCK + 1), 100 * BLOCK);
-		assert_true(stats(x).bytes < max + max / 8);
+		assert_in_range(stats(x).bytes, 0, max + max / 8);
 		if (doc < 10)
 			continue;
 		/* One that is asked for again and again stays. */

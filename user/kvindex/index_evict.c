@@ -76,8 +76,10 @@ static unsigned evict_blocks(struct kvindex *x, unsigned want)
  * until readers have left it is not counted. */
 int index_room(struct kvindex *x)
 {
-	if (x->open.bytes + x->wait.bytes > x->max_bytes / 16)
+	if (x->open.bytes + x->wait.bytes > x->max_bytes / 16) {
 		index_reclaim(x);
+		index_reclaim(x);
+	}
 	for (;;) {
 		const struct table *t = atomic_load_explicit(&x->table, memory_order_relaxed);
 		size_t need = sizeof(struct node) * 4;

@@ -44,7 +44,8 @@ struct match {
 	size_t len;
 	uint64_t ns;
 	uint32_t root;
-	int follow; /* steps left */
+	unsigned words; /* of a set of holders */
+	int follow;	/* steps left */
 	uint8_t items[2 * INDEX_HOLDERS];
 	struct group group[2 * INDEX_HOLDERS];
 	struct best best[INDEX_HOLDERS];
@@ -60,14 +61,24 @@ static bool set_has(const uint64_t *set, unsigned holder)
 	return set[holder / 64] >> (holder % 64) & 1;
 }
 
-static bool set_and(uint64_t *to, const uint64_t *a, const uint64_t *b)
+static bool set_and(const struct match *m, uint64_t *to, const uint64_t *with)
 {
 	uint64_t any = 0;
 
-	for (int i = 0; i < SET_WORDS; i++)
-		any |= to[i] = a[i] & b[i];
+	for (unsigned i = 0; i < m->words; i++)
+		any |= to[i] &= with[i];
 	return any;
 }
+
+static void set_add(uint64_t *set, unsigned holder)
+{
+	set[holder / 64] |= UINT64_C(1) << (holder % 64);
+}
+
+/* Each holder in a set. */
+#define set_each(h, m, set)                             \
+	for (unsigned w_ = 0, h; w_ < (m)->words; w_++) \
+		for (uint64_t b_ = (set)[w_]; b_ && (h = w_ * 64 + (unsigned)__builtin_ctzll(b_), true); b_ &= b_ - 1)
 
 static uint64_t hash_at(const struct match *m, uint64_t chunks)
 {
@@ -120,23 +131,42 @@ static void probe_at(const struct match *m, uint64_t chunks, uint64_t key, struc
 
 		if (!entry_fits(m, n, chunks))
 			continue;
-		node_reach(m->x, n, set);
-		for (int i = 0; i < SET_WORDS; i++)
+		node_reach(m->x, n, set, m->words);
+		for (unsigned i = 0; i < m->words; i++)
 			*(n->spec ? &ret->guess[i] : &ret->real[i]) |= set[i];
 	}
+}
+
+/* The same for one holder. */
+static bool probe_one(const struct match *m, uint64_t chunks, uint64_t key, unsigned holder, int kind)
+{
+	uint64_t at = table_home(m->table, key);
+	uint32_t id;
+
+	for (int left = ENTRIES_MAX; left && (id = table_next(m->table, key, &at)); left--) {
+		const struct node *n = node_at(m->x, id);
+
+		if ((kind == ANY || !n->spec) && entry_fits(m, n, chunks) && node_reached(m->x, n, holder))
+			return true;
+	}
+	return false;
 }
 
 /* --- bisection --- */
 
 /* Items that have it to the front; returns how many. */
-static unsigned partition(struct match *m, const struct group *g, const struct probe *p)
+static unsigned partition(struct match *m, const struct group *g, uint64_t chunks, uint64_t key)
 {
 	unsigned lo = g->start, hi = (unsigned)g->start + g->n;
+	struct probe p;
 
+	if (g->n == 1)
+		return probe_one(m, chunks, key, m->items[lo], g->kind);
+	probe_at(m, chunks, key, &p);
 	while (lo < hi) {
 		uint8_t h = m->items[lo];
 
-		if (set_has(p->real, h) || (g->kind == ANY && set_has(p->guess, h))) {
+		if (set_has(p.real, h) || (g->kind == ANY && set_has(p.guess, h))) {
 			lo++;
 		} else {
 			m->items[lo] = m->items[--hi];
@@ -150,7 +180,6 @@ static unsigned partition(struct match *m, const struct group *g, const struct p
 static unsigned bisect(struct match *m, unsigned ngroups)
 {
 	uint64_t key[2 * INDEX_HOLDERS];
-	struct probe p;
 
 	for (bool more = true; more;) {
 		unsigned had = ngroups;
@@ -180,8 +209,7 @@ static unsigned bisect(struct match *m, unsigned ngroups)
 
 			if (g->hi - g->lo <= 1)
 				continue;
-			probe_at(m, (uint64_t)mid * 2, key[i], &p);
-			have = partition(m, g, &p);
+			have = partition(m, g, (uint64_t)mid * 2, key[i]);
 			if (have && have < g->n) {
 				m->group[ngroups++] = (struct group){ .start = (uint16_t)(g->start + have),
 								      .n = (uint16_t)(g->n - have),
@@ -220,12 +248,11 @@ static void walk_push(struct match *m, struct walk *w, uint32_t id, const uint64
 	if (w->n == STACK_MAX)
 		return;
 	w->stack[w->n].node = id;
-	memcpy(w->stack[w->n++].set, set, sizeof(w->stack[0].set));
-	for (unsigned h = 0; h < m->x->nholders; h++) {
+	memcpy(w->stack[w->n++].set, set, m->words * sizeof(*set));
+	set_each(h, m, set)
+	{
 		struct best *b = &m->best[h];
 
-		if (!set_has(set, h))
-			continue;
 		if (!b->real_node || n->byte_end > b->real_end ||
 		    (n->byte_end == b->real_end && n->depth > node_at(m->x, b->real_node)->depth)) {
 			b->real_end = n->byte_end;
@@ -241,8 +268,8 @@ static void try_child(struct match *m, struct walk *w, const struct place *at, u
 
 	if (n->byte_end >= w->limit || n->byte_end > m->len)
 		return;
-	node_reach(m->x, n, set);
-	if (set_and(set, set, at->set) && ends_in_text(m, n))
+	node_reach(m->x, n, set, m->words);
+	if (set_and(m, set, at->set) && ends_in_text(m, n))
 		walk_push(m, w, id, set);
 }
 
@@ -292,7 +319,7 @@ static void group_set(const struct match *m, const struct group *g, uint64_t set
 {
 	memset(set, 0, SET_WORDS * sizeof(*set));
 	for (unsigned i = 0; i < g->n; i++)
-		set[m->items[g->start + i] / 64] |= UINT64_C(1) << (m->items[g->start + i] % 64);
+		set_add(set, m->items[g->start + i]);
 }
 
 static void real_end(struct match *m, const struct group *g, bool last)
@@ -309,11 +336,27 @@ static void real_end(struct match *m, const struct group *g, bool last)
 
 		if (n->spec || !entry_fits(m, n, (uint64_t)g->lo * 2))
 			continue;
-		node_reach(m->x, n, reach);
-		if (!set_and(reach, reach, set) || !ends_in_text(m, n))
+		node_reach(m->x, n, reach, m->words);
+		if (!set_and(m, reach, set) || !ends_in_text(m, n))
 			continue;
 		walk_push(m, &w, id, reach);
 		refine(m, &w);
+	}
+}
+
+/* What real_end will touch, for all groups at once: text behind the multiple, first children. */
+static void prefetch_ends(const struct match *m, unsigned ngroups)
+{
+	for (unsigned i = 0; i < ngroups; i++) {
+		uint64_t bytes = (uint64_t)m->group[i].lo * INDEX_SPAN;
+		uint64_t key = chunk_key(m, (uint64_t)m->group[i].lo * 2), at = table_home(m->table, key);
+		uint32_t id = table_next(m->table, key, &at);
+
+		for (uint64_t b = bytes > INDEX_CHUNK ? bytes - INDEX_CHUNK : 0; b < bytes + INDEX_SPAN && b < m->len;
+		     b += 64)
+			__builtin_prefetch(m->text + b);
+		__builtin_prefetch(
+			node_at(m->x, atomic_load_explicit(&node_at(m->x, id)->child, memory_order_relaxed)));
 	}
 }
 
@@ -338,16 +381,14 @@ static void guess_end(struct match *m, const struct group *g)
 
 			if (!n->spec || !entry_fits(m, n, chunks))
 				continue;
-			node_reach(m->x, n, reach);
-			if (!set_and(reach, reach, set))
-				continue;
-			for (unsigned h = 0; h < m->x->nholders; h++)
-				if (set_has(reach, h)) {
-					m->best[h].guess_end = chunks * INDEX_CHUNK;
-					m->best[h].guess_tokens =
-						atomic_load_explicit(&n->tok_end, memory_order_relaxed);
-					set[h / 64] &= ~(UINT64_C(1) << (h % 64));
-				}
+			node_reach(m->x, n, reach, m->words);
+			set_and(m, reach, set);
+			set_each(h, m, reach)
+			{
+				m->best[h].guess_end = chunks * INDEX_CHUNK;
+				m->best[h].guess_tokens = atomic_load_explicit(&n->tok_end, memory_order_relaxed);
+				set[h / 64] &= ~(UINT64_C(1) << (h % 64));
+			}
 		}
 		wanted = false;
 		for (unsigned i = 0; i < g->n && !wanted; i++) {
@@ -395,6 +436,7 @@ unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_te
 	m.text = text;
 	m.len = len;
 	m.ns = ns;
+	m.words = (x->nholders + 63) / 64;
 	m.follow = FOLLOW_MAX;
 	m.root = root_find(x, ns);
 	if (!m.root)
@@ -412,6 +454,7 @@ unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_te
 		ngroups += g->n > 0;
 	}
 	ngroups = bisect(&m, ngroups);
+	prefetch_ends(&m, ngroups);
 	for (unsigned i = 0; i < ngroups; i++)
 		if (m.group[i].kind == REAL)
 			real_end(&m, &m.group[i], m.group[i].lo == last);

@@ -103,11 +103,6 @@ void index_reclaim(struct kvindex *x)
 
 /* --- holder sets --- */
 
-static struct node_set *set_at(const struct kvindex *x, uint64_t v)
-{
-	return (struct node_set *)x->arena[SETS].mem + (v & ID_MASK);
-}
-
 /* The shift of a holder's field in an inline set, or -1. */
 static int field_of(uint64_t v, unsigned holder)
 {
@@ -126,19 +121,6 @@ bool node_has(const struct kvindex *x, const struct node *n, unsigned holder)
 	return field_of(v, holder) >= 0;
 }
 
-bool node_reached(const struct kvindex *x, const struct node *n, unsigned holder)
-{
-	uint64_t v = atomic_load_explicit(&n->set, memory_order_relaxed);
-	int s;
-
-	if (node_is_root(x, n))
-		return true;
-	if (v & SET_EXT)
-		return stat_get(&set_at(x, v)->reach[holder / 64]) >> (holder % 64) & 1;
-	s = field_of(v, holder);
-	return s >= 0 && v >> s & REACH_BIT;
-}
-
 bool node_held(const struct kvindex *x, const struct node *n)
 {
 	uint64_t v = atomic_load_explicit(&n->set, memory_order_relaxed), any = 0;
@@ -148,27 +130,6 @@ bool node_held(const struct kvindex *x, const struct node *n)
 	for (int i = 0; i < SET_WORDS; i++)
 		any |= set_at(x, v)->have[i];
 	return any;
-}
-
-void node_reach(const struct kvindex *x, const struct node *n, uint64_t ret[SET_WORDS])
-{
-	uint64_t v = atomic_load_explicit(&n->set, memory_order_acquire);
-
-	if (node_is_root(x, n)) {
-		memset(ret, 0xff, SET_WORDS * sizeof(*ret));
-		return;
-	}
-	if (v & SET_EXT) {
-		const struct node_set *s = set_at(x, v);
-
-		for (int i = 0; i < SET_WORDS; i++)
-			ret[i] = atomic_load_explicit(&s->reach[i], memory_order_relaxed);
-		return;
-	}
-	memset(ret, 0, SET_WORDS * sizeof(*ret));
-	for (; v; v >>= 16)
-		if (v & REACH_BIT)
-			ret[((v & 0x1ff) - 1) / 64] |= UINT64_C(1) << (((v & 0x1ff) - 1) % 64);
 }
 
 /* The fifth holder: the fields move into a cell. */

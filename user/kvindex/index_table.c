@@ -96,6 +96,9 @@ int table_resize(struct kvindex *x)
 	old->retired = x->open.tables;
 	x->open.tables = old;
 	x->open.bytes += old->bytes;
+	/* Free at once unless a reader is inside. */
+	index_reclaim(x);
+	index_reclaim(x);
 	return 0;
 }
 

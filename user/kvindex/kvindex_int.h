@@ -270,15 +270,55 @@ uint32_t child_get(struct kvindex *x, uint32_t parent, const struct state *end, 
 void node_free_unused(struct kvindex *x, uint32_t id); /* and its ancestors, where nobody has them any more */
 
 bool node_has(const struct kvindex *x, const struct node *n, unsigned holder);
-bool node_reached(const struct kvindex *x, const struct node *n, unsigned holder);
-bool node_held(const struct kvindex *x, const struct node *n);				 /* by anybody */
-void node_reach(const struct kvindex *x, const struct node *n, uint64_t ret[SET_WORDS]); /* readers too */
-int node_take(struct kvindex *x, struct node *n, unsigned holder);			 /* 0 or -ENOMEM */
+bool node_held(const struct kvindex *x, const struct node *n);	   /* by anybody */
+int node_take(struct kvindex *x, struct node *n, unsigned holder); /* 0 or -ENOMEM */
 void node_drop(struct kvindex *x, struct node *n, unsigned holder);
 void node_set_reach(struct kvindex *x, struct node *n, unsigned holder, bool on);
 /* The holder's reach of what lies below <n> follows that of <n>. */
 void reach_below(struct kvindex *x, struct node *n, unsigned holder, bool on);
 void index_reclaim(struct kvindex *x);
+
+static inline struct node_set *set_at(const struct kvindex *x, uint64_t v)
+{
+	return (struct node_set *)x->arena[SETS].mem + (v & ID_MASK);
+}
+
+/* Readers too. */
+static inline bool node_reached(const struct kvindex *x, const struct node *n, unsigned holder)
+{
+	uint64_t v = atomic_load_explicit(&n->set, memory_order_acquire);
+
+	if (node_is_root(x, n))
+		return true;
+	if (v & SET_EXT)
+		return stat_get(&set_at(x, v)->reach[holder / 64]) >> (holder % 64) & 1;
+	for (; v; v >>= 16)
+		if ((v & 0xffff) == (REACH_BIT | (holder + 1)))
+			return true;
+	return false;
+}
+
+/* The first <words> words of the set of holders; readers too. */
+static inline void node_reach(const struct kvindex *x, const struct node *n, uint64_t *ret, unsigned words)
+{
+	uint64_t v = atomic_load_explicit(&n->set, memory_order_acquire);
+
+	if (node_is_root(x, n)) {
+		memset(ret, 0xff, words * sizeof(*ret));
+		return;
+	}
+	if (v & SET_EXT) {
+		const struct node_set *s = set_at(x, v);
+
+		for (unsigned i = 0; i < words; i++)
+			ret[i] = stat_get(&s->reach[i]);
+		return;
+	}
+	memset(ret, 0, words * sizeof(*ret));
+	for (; v; v >>= 16)
+		if (v & REACH_BIT)
+			ret[((v & 0x1ff) - 1) / 64] |= UINT64_C(1) << (((v & 0x1ff) - 1) % 64);
+}
 
 /* How many multiples of INDEX_SPAN lie strictly between. */
 static inline unsigned keys_between(uint64_t start, uint64_t end)
