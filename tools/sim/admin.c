@@ -265,7 +265,7 @@ bool admin_dispatch(const struct request *r)
 	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
 		const struct route *t = &routes[i];
 
-		if (strcmp(t->path, r->path) || (t->there && !t->there(&r->c->pod->o)))
+		if (strcmp(t->path, r->path) != 0 || (t->there && !t->there(&r->c->pod->o)))
 			continue;
 		if (str_eq(r->head->method, str_of(t->method))) {
 			t->run(r);

@@ -487,7 +487,7 @@ static uint32_t next_token(struct gen *g)
 
 	if (a->necho)
 		return a->echo_ids[made(g) % a->necho];
-	return tok_random_word(&g->rng, &g->word);
+	return tok_random(&g->rng, &g->word);
 }
 
 enum finish gen_token(struct engine *e, struct seq *s)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <strings.h>
 
+#include "base/jw.h"
 #include "base/time.h"
 #include "sim.h"
 
@@ -17,7 +18,7 @@ json_t *api_body(const struct request *r)
 	json_error_t e;
 	json_t *j;
 
-	if (type.n < 16 || strncasecmp(type.p, "application/json", 16)) {
+	if (type.n < 16 || strncasecmp(type.p, "application/json", 16) != 0) {
 		reply_error(r, 400, "Bad Request", NULL,
 			    "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed");
 		return NULL;
@@ -267,7 +268,7 @@ static bool read_transfer(const struct request *r, struct answer *a, const json_
 		bad_value(r, "kv_transfer_params", "kv_transfer_params must be an object.");
 		return false;
 	}
-	a->remote_decode = flag(kv, "do_remote_decode") && strcmp(role, "decode");
+	a->remote_decode = flag(kv, "do_remote_decode") && strcmp(role, "decode") != 0;
 	if (!flag(kv, "do_remote_prefill") || !strcmp(role, "prefill"))
 		return true;
 	if (!json_is_array(json_object_get(kv, "remote_block_ids")) ||
@@ -331,7 +332,7 @@ static int submit(struct answer *a, const struct prompts *p, bool remote)
 	uint64_t now = time_mono();
 	int r;
 
-	a->g = calloc(total, sizeof(*a->g));
+	a->g = total ? calloc(total, sizeof(*a->g)) : NULL;
 	if (!a->g)
 		return -ENOMEM;
 	a->n = total;
@@ -529,7 +530,8 @@ void api_tokenize(const struct request *r)
 void api_detokenize(const struct request *r)
 {
 	json_t *body = api_body(r), *v;
-	struct buf text = { 0 };
+	struct buf text = { 0 }, out = { 0 };
+	struct jw w;
 	size_t i;
 
 	if (!body)
@@ -543,11 +545,13 @@ void api_detokenize(const struct request *r)
 
 			buf_put(&text, s.p, s.n);
 		}
-		v = json_stringn(buf_len(&text) ? buf_data(&text) : "", buf_len(&text));
-		if (v)
-			reply_json(r, 200, json_pack("{s:o}", "prompt", v));
-		else
-			bad_value(r, "tokens", "the tokens are no UTF-8 text.");
+		jw_init(&w, &out);
+		jw_obj(&w);
+		jw_key(&w, "prompt");
+		jw_strn(&w, (struct str){ buf_len(&text) ? buf_data(&text) : "", buf_len(&text) });
+		jw_end_obj(&w);
+		reply(r, 200, "application/json", buf_str(&out));
+		buf_free(&out);
 	}
 	buf_free(&text);
 	json_decref(body);

@@ -43,7 +43,7 @@ static uint32_t find(const struct cache *c, const struct digest *hash)
 {
 	uint32_t i = *bucket_of(c, hash);
 
-	while (i != NONE && memcmp(&c->blocks[i].hash, hash, sizeof(*hash)))
+	while (i != NONE && memcmp(&c->blocks[i].hash, hash, sizeof(*hash)) != 0)
 		i = c->blocks[i].next;
 	return i;
 }

@@ -103,7 +103,7 @@ static void progress(struct conn *c)
 {
 	while (!c->dead && !c->closing && !c->busy && buf_len(&c->in)) {
 		struct http_head h;
-		size_t end;
+		size_t end = 0;
 		int r = 0;
 
 		if (!c->have_head)

@@ -4,16 +4,37 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "base/log.h"
 #include "sim.h"
 
-static struct loop *the_loop;
-
-static void on_signal(int sig)
+static void signalled(struct loop_fd *f, uint32_t events)
 {
-	loop_stop(the_loop);
+	loop_stop(f->loop);
+}
+
+/* SIGINT and SIGTERM as a descriptor; before any thread, so that all of them have the signals blocked. */
+static int catch_signals(struct loop *l, struct loop_fd *f)
+{
+	sigset_t set;
+	int fd, r;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	f->ready = signalled;
+	r = loop_fd_add(l, f, fd, EPOLLIN);
+	if (r)
+		close(fd);
+	return r;
 }
 
 /* The addresses to serve: --listen as given, or --host with --port and those behind it. */
@@ -87,6 +108,7 @@ static int serve(struct sim *s, const struct opts *o)
 
 int main(int argc, char **argv)
 {
+	struct loop_fd signals = { .fd = -1 };
 	struct sim s = { 0 };
 	struct opts o;
 	char err[256];
@@ -108,20 +130,21 @@ int main(int argc, char **argv)
 	/* A sequence alone must fit, else it would wait for itself. */
 	if ((uint64_t)o.kv_blocks * o.block_size < o.max_model_len)
 		o.max_model_len = o.kv_blocks * o.block_size;
+	if (o.tokenizer && tok_load(o.tokenizer, err, sizeof(err))) {
+		log_error("cannot read the tokenizer", "why", err);
+		return 1;
+	}
 	more_files();
-	s.loop = the_loop = loop_new();
-	s.zmq = zmq_ctx_new();
-	if (!s.loop || !s.zmq) {
+	s.loop = loop_new();
+	if (!s.loop || catch_signals(s.loop, &signals) || !(s.zmq = zmq_ctx_new())) {
 		log_error("cannot start", "why", strerror(errno));
 		return 1;
 	}
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGINT, on_signal);
-	signal(SIGTERM, on_signal);
 	r = serve(&s, &o);
 	buf_free(&s.scratch);
 	zmq_ctx_term(s.zmq);
 	loop_free(s.loop);
+	tok_unload();
 	opts_cleanup();
 	return r;
 }

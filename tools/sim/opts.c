@@ -77,6 +77,8 @@ static const struct opt table[] = {
 	{ "served-model-name", 0, "NAMES", 0, LIST, AT(served), false,
 	  "names that requests may use; default: the model's" },
 	{ "lora-modules", 0, "NAME=PATHS", 0, LORA, 0, false, "LoRA adapters, or JSON with name and path" },
+	{ "tokenizer", 0, "DIR", 0, STRING, AT(tokenizer), false,
+	  "directory with a tokenizer.json; text is cut by longest match (default: tokens are bytes)" },
 	{ "max-loras", 0, "N", "1", U32, AT(max_loras), false, "adapters that run at once" },
 	{ "enable-lora-updating", 0, 0, "false", SWITCH, AT(lora_updating), false,
 	  "serve /v1/load_lora_adapter and /v1/unload_lora_adapter" },
@@ -440,7 +442,7 @@ static int set(struct opts *o, const struct opt *t, const char *s, bool first)
 	case TIME:
 		return parse_time(s, (double *)at);
 	case SWITCH:
-		if (strcmp(s, "true") && strcmp(s, "false"))
+		if (strcmp(s, "true") != 0 && strcmp(s, "false") != 0)
 			return -EINVAL;
 		*(bool *)at = *s == 't';
 		return 0;
@@ -471,7 +473,7 @@ void opts_defaults(struct opts *o)
 			set(o, &table[i], table[i].deflt, true);
 	for (unsigned i = FAULT_rate_limit; i <= FAULT_model_not_found; i++)
 		o->failure_types[i] = true;
-	if (seed && *seed && strcmp(seed, "random"))
+	if (seed && *seed && strcmp(seed, "random") != 0)
 		o->hash_seed = seed;
 }
 
@@ -508,7 +510,7 @@ int opts_parse(struct opts *o, int argc, char **argv, char *err, size_t err_len)
 		size_t n;
 
 		if (a[0] != '-') { /* "serve MODEL", as in vllm serve MODEL */
-			if (strcmp(a, "serve") || i != 1)
+			if (i != 1 || strcmp(a, "serve") != 0)
 				o->model = a;
 			continue;
 		}

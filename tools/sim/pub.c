@@ -307,7 +307,7 @@ static void move_port(char *endpoint, uint32_t add)
 	char *colon = strrchr(endpoint, ':'), *end;
 	unsigned long port;
 
-	if (!add || strncmp(endpoint, "tcp://", 6) || !colon)
+	if (!add || strncmp(endpoint, "tcp://", 6) != 0 || !colon)
 		return;
 	port = strtoul(colon + 1, &end, 10);
 	if (end != colon + 1 && !*end)

@@ -29,8 +29,6 @@
 #include "opts.h"
 #include "pub.h"
 
-struct vocab;
-
 struct sim {
 	struct loop *loop;
 	void *zmq;
@@ -126,8 +124,9 @@ struct ids {
 int ids_put(struct ids *t, uint32_t id);
 int tok_load(const char *dir, char *err, size_t err_len);
 int tok_encode(struct str text, struct ids *out);
-struct str tok_piece(uint32_t id);			  /* {NULL, 0}: no such token */
-uint32_t tok_random_word(struct rng *r, uint32_t *state); /* of a made-up text, the next token */
+struct str tok_piece(uint32_t id); /* {NULL, 0}: no such token */
+void tok_unload(void);
+uint32_t tok_random(struct rng *r, uint32_t *state); /* of a made-up text, the next token */
 int chat_render(const json_t *messages, bool generation_prompt, struct buf *out);
 
 /* --- answer.c --- */
