@@ -341,6 +341,8 @@ void stream_up(struct stream *s)
 		ask(s, ASK_CHECK, s->cursor);
 	} else if (again) {
 		s->stale |= STALE_SUSPECT;
+		if (s->f->replay[0]) /* which is in its cool-down */
+			arm(s, s->quiet_until_ns);
 	}
 	follow_publish(s->f);
 }

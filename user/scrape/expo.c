@@ -9,23 +9,24 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "scrape/scrape.h"
+#include "scrape/scrape_int.h"
 
 #define LABELS_MAX (sizeof(((struct expo_sample *)0)->labels) / sizeof(struct expo_label))
 
-static bool name_char(char c, bool first)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == ':' ||
-	       (!first && c >= '0' && c <= '9');
-}
+/* 1: anywhere in a name, 2: not at its beginning */
+static const uint8_t name_chars[256] = {
+	['a' ... 'z'] = 1, ['A' ... 'Z'] = 1, ['_'] = 1, [':'] = 1, ['0' ... '9'] = 2,
+};
 
 static struct str take_name(struct str *in)
 {
 	size_t n = 0;
 	struct str r;
 
-	while (n < in->n && name_char(in->p[n], n == 0))
+	while (n < in->n && name_chars[(unsigned char)in->p[n]])
 		n++;
+	if (n && name_chars[(unsigned char)in->p[0]] == 2)
+		n = 0;
 	r = (struct str){ in->p, n };
 	in->p += n;
 	in->n -= n;
@@ -117,12 +118,10 @@ static bool take_rest(struct str *in)
 	return !in->n || *in->p == '#';
 }
 
-static bool line(struct str in, struct expo_sample *s)
+/* Behind the name. */
+static bool rest(struct str in, struct expo_sample *s)
 {
 	s->nlabels = 0;
-	s->name = take_name(&in);
-	if (!s->name.n)
-		return false;
 	if (in.n && *in.p != '{' && *in.p != ' ' && *in.p != '\t')
 		return false;
 	if (take_char(&in, '{') && !take_labels(&in, s))
@@ -130,7 +129,8 @@ static bool line(struct str in, struct expo_sample *s)
 	return take_value(&in, &s->value) && take_rest(&in);
 }
 
-unsigned expo_parse(struct str text, void (*sample)(void *arg, const struct expo_sample *s), void *arg)
+unsigned expo_each(struct str text, bool (*want)(struct str name),
+		   void (*sample)(void *arg, const struct expo_sample *s), void *arg)
 {
 	struct expo_sample s;
 	unsigned bad = 0;
@@ -141,15 +141,27 @@ unsigned expo_parse(struct str text, void (*sample)(void *arg, const struct expo
 
 		text.p += l.n + (nl ? 1 : 0);
 		text.n -= l.n + (nl ? 1 : 0);
-		if (l.n && l.p[l.n - 1] == '\r')
+		if (!l.n || *l.p == '#')
+			continue;
+		if (l.p[l.n - 1] == '\r')
 			l.n--;
 		l = str_trim(l);
 		if (!l.n || *l.p == '#')
 			continue;
-		if (line(l, &s))
+		s.name = take_name(&l);
+		if (!s.name.n)
+			bad++;
+		else if (want && !want(s.name))
+			continue;
+		else if (rest(l, &s))
 			sample(arg, &s);
 		else
 			bad++;
 	}
 	return bad;
+}
+
+unsigned expo_parse(struct str text, void (*sample)(void *arg, const struct expo_sample *s), void *arg)
+{
+	return expo_each(text, NULL, sample, arg);
 }

@@ -10,7 +10,7 @@
  */
 #include <math.h>
 
-#include "scrape/scrape.h"
+#include "scrape/scrape_int.h"
 
 enum target { T_RUNNING, T_WAITING, T_KV, T_BLOCK, T_BLOCKS, T_TOKENS, T_N };
 enum join { J_SUM, J_MAX };
@@ -157,6 +157,16 @@ static void sample(void *arg, const struct expo_sample *s)
 	}
 }
 
+static bool wanted(struct str name)
+{
+	if (str_eq(name, STR("process_start_time_seconds")) || str_eq(name, STR("vllm:engine_sleep_state")))
+		return true;
+	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++)
+		if (str_eq(rules[i].name, name))
+			return true;
+	return false;
+}
+
 static uint32_t count_of(const struct reading *r, enum target t)
 {
 	return r->seen[t] && r->v[t] <= UINT32_MAX ? (uint32_t)r->v[t] : 0;
@@ -166,7 +176,7 @@ void metrics_read(struct str text, struct str model, struct pod_sample *ret, enu
 {
 	struct reading r = { .model = model, .start = NAN };
 
-	expo_parse(text, sample, &r);
+	expo_each(text, wanted, sample, &r);
 	*ret = (struct pod_sample){
 		.running = r.seen[T_RUNNING] ? r.v[T_RUNNING] : NAN,
 		.waiting = r.seen[T_WAITING] ? r.v[T_WAITING] : NAN,

@@ -244,7 +244,11 @@ static CURL *easy_new(struct job *j)
 	curl_easy_setopt(c, CURLOPT_WRITEDATA, j);
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(c, CURLOPT_PROXY, ""); /* whatever the environment says, pods are near */
+#if LIBCURL_VERSION_NUM >= 0x075500
 	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http");
+#else
+	curl_easy_setopt(c, CURLOPT_PROTOCOLS, (long)CURLPROTO_HTTP);
+#endif
 	curl_easy_setopt(c, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(c, CURLOPT_USERAGENT, "kvsteer");
 	curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, timeout_of(j));
@@ -458,9 +462,7 @@ static void done(struct job *j, CURLcode code)
 	else
 		refused(j, status);
 	show_error(t);
-	/* A page is some 60 KB and comes often; what is rare gives its memory back. */
-	if (j->what != W_METRICS || buf_len(&j->body) > (256u << 10))
-		buf_free(&j->body);
+	buf_free(&j->body); /* pages are some 60 KB, and pods many */
 	if (j->what != W_VERSION)
 		again(j);
 	if (s->sink.changed)

@@ -6,6 +6,10 @@
 
 #include "scrape/scrape.h"
 
+/* expo_parse for names that are wanted: most of a page is not, and what is not is not looked at further. */
+unsigned expo_each(struct str text, bool (*want)(struct str name),
+		   void (*sample)(void *arg, const struct expo_sample *s), void *arg);
+
 /* GET /v1/models: names, and of base models the root (NULL: an adapter, or the engine says none). Strings point into
  * <doc>; free with model_list_free. 0 or -EBADMSG. */
 struct model_list {
