@@ -66,12 +66,14 @@ static void byte_level_tokens_are_their_bytes(void **state)
 			"alphabet"),
 		{ 13, NULL, 0 },
 		ROW(14, "<|user|>"),
-		{ 15, NULL, 0 },
+		ROW(15, "a b"),
+		ROW(16, "\xc5\x86!"),
+		{ 17, NULL, 0 },
 		{ UINT32_MAX, NULL, 0 },
 	};
 	struct vocab *v = load(DATA "bytelevel");
 
-	assert_int_equal(vocab_size(v), 15);
+	assert_int_equal(vocab_size(v), 17);
 	check_rows(v, rows, sizeof(rows) / sizeof(rows[0]));
 	assert_true(str_eq(vocab_prefix(v), STR("<|begin|>")));
 	vocab_unref(v);
