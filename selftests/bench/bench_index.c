@@ -3,10 +3,10 @@
  *
  *   hash      GB/s over 64 KB inputs
  *   put       blocks of 16 tokens (64 bytes) a second, bytes of memory a block, for one holder and for many
- *   match     a 400 KB prompt against 64 holders of distinct depths, the hashes given; alone, and while a writer stores
- *             100,000 blocks a second
+ *   match     400 KB prompts against 64 holders of distinct depths, each look-up right after its prompt was hashed;
+ *             alone, and while a writer stores 100,000 blocks a second
  *   plain     the same look-ups by a hash map from each block's chained hash to the holders, block after block, as
- *             token-block indexes do; the answers must be equal
+ *             token-block indexes do (hashing included); the answers must be equal
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -21,6 +21,7 @@
 #define BBYTES	64
 #define HOLDERS 64
 #define PROMPT	(400 * 1024)
+#define PROMPTS 16
 #define LOOKS	20000
 #define PACE	100000 /* blocks a second */
 
@@ -219,89 +220,101 @@ static void show(const char *what, uint32_t *ns, unsigned n)
 	       ns[n - n / 100] / 1e3, ns[n - n / 1000 - 1] / 1e3, n);
 }
 
-static void bench_looks(struct kvindex *x, const struct index_text *t, const char *text, const char *what,
-			const struct index_hit *want, unsigned nwant)
+struct prompt {
+	char *text;
+	struct index_hit want[HOLDERS]; /* the plain index's answer */
+	unsigned nwant;
+};
+
+/* As a request does it: hash the prompt, then look it up. The prompts take turns. */
+static void bench_looks(struct kvindex *x, const struct prompt *prompts, const char *what)
 {
 	static uint32_t ns[LOOKS], cpu[LOOKS];
+	static uint64_t at[PROMPT / INDEX_CHUNK + 1];
 	struct index_hit hit[HOLDERS];
+	uint64_t hashing = 0;
 
 	for (unsigned i = 0; i < LOOKS; i++) {
-		uint64_t c0 = time_ns_of(CLOCK_THREAD_CPUTIME_ID), t0 = time_mono();
+		const struct prompt *p = &prompts[i * 7 % PROMPTS];
+		uint64_t c0, t0 = time_mono();
+		struct index_text t;
 		unsigned n;
 
+		index_text_init(&t, at, sizeof(at) / sizeof(at[0]));
+		index_text_feed(x, &t, p->text, PROMPT);
+		hashing += time_mono() - t0;
+		c0 = time_ns_of(CLOCK_THREAD_CPUTIME_ID);
+		t0 = time_mono();
 		qsbr_enter(&qsbr, 0);
-		n = index_match(x, 0, t, text, PROMPT, hit, HOLDERS);
+		n = index_match(x, 0, &t, p->text, PROMPT, hit, HOLDERS);
 		qsbr_leave(&qsbr, 0);
 		ns[i] = (uint32_t)(time_mono() - t0);
 		cpu[i] = (uint32_t)(time_ns_of(CLOCK_THREAD_CPUTIME_ID) - c0);
-		if (i % 100 == 0 && !equal(hit, n, want, nwant)) {
+		if (i % 50 == 0 && !equal(hit, n, p->want, p->nwant)) {
 			fprintf(stderr, "bench_index: the plain index has another answer\n");
 			exit(1);
-		}
-		/* Work between two look-ups takes the index out of the caches near the core. */
-		if (i % 16 == 0) {
-			static char other[1 << 20];
-
-			memset(other, (int)i, sizeof(other));
 		}
 	}
 	show(what, ns, LOOKS);
 	show("  cpu", cpu, LOOKS); /* without what else ran on this core in between */
+	printf("          and %.1f us to hash each prompt\n", (double)hashing / LOOKS / 1e3);
+}
+
+/* Holder h has the first depth(h) blocks of each prompt; depths are spread over all of it. */
+static void spread(struct kvindex *x, struct plain *plain, const char *text, unsigned prompt)
+{
+	unsigned nblocks = PROMPT / BBYTES;
+
+	for (unsigned h = 0; h < HOLDERS; h++) {
+		unsigned depth = 1 + (h * 37 + prompt) % HOLDERS * (nblocks - 2) / (HOLDERS - 1);
+		uint64_t k = 1;
+
+		put_chain(x, h, text, depth, 64, (UINT64_C(1) << 45) + ((uint64_t)prompt << 32));
+		for (unsigned i = 0; i < depth; i++) {
+			k = plain_next(k, text + (size_t)i * BBYTES);
+			*plain_at(plain, k) |= UINT64_C(1) << h;
+		}
+	}
 }
 
 static void bench_match(void)
 {
 	struct kvindex *x = must(index_new(&qsbr, (size_t)4 << 30, HOLDERS));
-	struct plain p = { .mask = (1 << 16) - 1 };
+	struct plain plain = { .mask = (1 << 18) - 1 };
+	static struct prompt prompts[PROMPTS];
 	struct writer w = { .x = x };
-	struct index_hit want[HOLDERS];
-	static uint32_t ns[1000];
-	unsigned nblocks = PROMPT / BBYTES, nwant = 0;
-	char *text = must(malloc(PROMPT)), *other = must(malloc((size_t)8000 * BBYTES));
-	uint64_t *at = must(malloc((PROMPT / INDEX_CHUNK + 1) * sizeof(*at))), t0;
-	struct index_text t;
+	static uint32_t ns[LOOKS / 40];
 	pthread_t thread;
+	uint64_t t0;
 
-	p.key = must(calloc(p.mask + 1, sizeof(*p.key)));
-	p.holders = must(calloc(p.mask + 1, sizeof(*p.holders)));
-	fill(text, PROMPT, 99);
-	for (unsigned h = 0; h < HOLDERS; h++) {
-		unsigned depth = 1 + h * (nblocks - 2) / (HOLDERS - 1);
-		uint64_t k = 1;
-
-		put_chain(x, h, text, depth, 64, UINT64_C(1) << 45);
-		for (unsigned i = 0; i < depth; i++) {
-			k = plain_next(k, text + (size_t)i * BBYTES);
-			*plain_at(&p, k) |= UINT64_C(1) << h;
-		}
-		/* And what else it holds. */
-		fill(other, (size_t)8000 * BBYTES, 1000 + h);
-		put_chain(x, h, other, 8000, 64, (uint64_t)(h + 1) << 32);
+	plain.key = must(calloc(plain.mask + 1, sizeof(*plain.key)));
+	plain.holders = must(calloc(plain.mask + 1, sizeof(*plain.holders)));
+	for (unsigned i = 0; i < PROMPTS; i++) {
+		prompts[i].text = must(malloc(PROMPT));
+		fill(prompts[i].text, PROMPT, 99 + i);
+		spread(x, &plain, prompts[i].text, i);
 	}
-	index_text_init(&t, at, PROMPT / INDEX_CHUNK + 1);
-	t0 = time_mono();
-	index_text_feed(x, &t, text, PROMPT);
-	printf("hash      400 KB once, cold: %.1f us\n", (double)(time_mono() - t0) / 1e3);
-	for (unsigned i = 0; i < 1000; i++) {
+	for (unsigned i = 0; i < LOOKS / 40; i++) {
+		struct prompt *p = &prompts[i * 7 % PROMPTS];
+
 		t0 = time_mono();
-		nwant = plain_match(&p, text, PROMPT, want);
+		p->nwant = plain_match(&plain, p->text, PROMPT, p->want);
 		ns[i] = (uint32_t)(time_mono() - t0);
 	}
-	show("plain", ns, 1000);
-	bench_looks(x, &t, text, "match", want, nwant);
+	show("plain", ns, LOOKS / 40);
+	bench_looks(x, prompts, "match");
 	if (pthread_create(&thread, NULL, write_on, &w))
 		exit(1);
 	t0 = time_mono();
-	bench_looks(x, &t, text, "+ writer", want, nwant);
+	bench_looks(x, prompts, "+ writer");
 	t0 = time_mono() - t0;
 	atomic_store(&w.stop, true);
 	pthread_join(thread, NULL);
 	printf("          meanwhile %.0f k blocks/s were stored\n", (double)w.blocks * 1e6 / (double)t0);
-	free(p.key);
-	free(p.holders);
-	free(text);
-	free(other);
-	free(at);
+	for (unsigned i = 0; i < PROMPTS; i++)
+		free(prompts[i].text);
+	free(plain.key);
+	free(plain.holders);
 	index_free(x);
 }
 

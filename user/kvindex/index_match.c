@@ -154,6 +154,14 @@ static bool probe_one(const struct match *m, uint64_t chunks, uint64_t key, unsi
 
 /* --- bisection --- */
 
+static void prefetch_set(const struct kvindex *x, uint32_t id)
+{
+	uint64_t v = atomic_load_explicit(&node_at(x, id)->set, memory_order_relaxed);
+
+	if (v & SET_EXT)
+		__builtin_prefetch(set_at(x, v));
+}
+
 /* Items that have it to the front; returns how many. */
 static unsigned partition(struct match *m, const struct group *g, uint64_t chunks, uint64_t key)
 {
@@ -180,6 +188,7 @@ static unsigned partition(struct match *m, const struct group *g, uint64_t chunk
 static unsigned bisect(struct match *m, unsigned ngroups)
 {
 	uint64_t key[2 * INDEX_HOLDERS];
+	uint32_t id[2 * INDEX_HOLDERS];
 
 	for (bool more = true; more;) {
 		unsigned had = ngroups;
@@ -200,8 +209,12 @@ static unsigned bisect(struct match *m, unsigned ngroups)
 			if (g->hi - g->lo <= 1)
 				continue;
 			at = table_home(m->table, key[i]);
-			__builtin_prefetch(node_at(m->x, table_next(m->table, key[i], &at)));
+			id[i] = table_next(m->table, key[i], &at);
+			__builtin_prefetch(node_at(m->x, id[i]));
 		}
+		for (unsigned i = 0; i < had; i++)
+			if (m->group[i].hi - m->group[i].lo > 1)
+				prefetch_set(m->x, id[i]);
 		for (unsigned i = 0; i < had; i++) {
 			struct group *g = &m->group[i];
 			uint32_t mid = g->lo + (g->hi - g->lo) / 2;
@@ -326,10 +339,12 @@ static void real_end(struct match *m, const struct group *g, bool last)
 {
 	uint64_t key = chunk_key(m, (uint64_t)g->lo * 2), at = table_home(m->table, key);
 	uint64_t set[SET_WORDS], reach[SET_WORDS];
-	struct walk w = { .from = (uint64_t)g->lo * INDEX_SPAN,
-			  .limit = ((uint64_t)g->lo + (last ? 2 : 1)) * INDEX_SPAN };
+	struct walk w; /* its stack is not worth clearing */
 	uint32_t id;
 
+	w.from = (uint64_t)g->lo * INDEX_SPAN;
+	w.limit = w.from + (last ? 2 : 1) * INDEX_SPAN;
+	w.n = 0;
 	group_set(m, g, set);
 	for (int left = ENTRIES_MAX; left && (id = table_next(m->table, key, &at)); left--) {
 		const struct node *n = node_at(m->x, id);
@@ -344,20 +359,24 @@ static void real_end(struct match *m, const struct group *g, bool last)
 	}
 }
 
-/* What real_end will touch, for all groups at once: text behind the multiple, first children. */
+/* What real_end will touch, for all groups at once: text behind the multiple, first children and who has them. */
 static void prefetch_ends(const struct match *m, unsigned ngroups)
 {
+	uint32_t child[2 * INDEX_HOLDERS];
+
 	for (unsigned i = 0; i < ngroups; i++) {
 		uint64_t bytes = (uint64_t)m->group[i].lo * INDEX_SPAN;
 		uint64_t key = chunk_key(m, (uint64_t)m->group[i].lo * 2), at = table_home(m->table, key);
-		uint32_t id = table_next(m->table, key, &at);
+		const struct node *n = node_at(m->x, table_next(m->table, key, &at));
 
+		child[i] = atomic_load_explicit(&n->child, memory_order_relaxed);
+		__builtin_prefetch(node_at(m->x, child[i]));
 		for (uint64_t b = bytes > INDEX_CHUNK ? bytes - INDEX_CHUNK : 0; b < bytes + INDEX_SPAN && b < m->len;
 		     b += 64)
 			__builtin_prefetch(m->text + b);
-		__builtin_prefetch(
-			node_at(m->x, atomic_load_explicit(&node_at(m->x, id)->child, memory_order_relaxed)));
 	}
+	for (unsigned i = 0; i < ngroups; i++)
+		prefetch_set(m->x, child[i]);
 }
 
 /* Guesses end at chunks: at the one behind the multiple, at the multiple, or before it, where the holder's blocks end
