@@ -13,6 +13,7 @@
 #include <zmq.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "base/buf.h"
 #include "base/time.h"
@@ -562,6 +563,80 @@ static void on_connect_the_history_is_asked_for_in_either_framing(void **state)
 	}
 }
 
+/* Frames as others have written them down. Their tokens are no bytes, so that a batch that was read is seen by that. */
+static void send_vector(void *sock, const json_t *vectors, const char *name, const struct asked *to)
+{
+	json_t *v, *frame;
+	size_t i, k;
+
+	json_array_foreach(vectors, i, v)
+	{
+		json_t *frames = json_object_get(v, "frames_hex");
+
+		if (strcmp(json_string_value(json_object_get(v, "name")), name) != 0)
+			continue;
+		if (to)
+			zmq_send(sock, to->id, to->id_len, ZMQ_SNDMORE);
+		json_array_foreach(frames, k, frame)
+		{
+			const char *hex = json_string_value(frame);
+			uint8_t b[1024];
+			size_t n = strlen(hex) / 2;
+
+			assert_true(n <= sizeof(b));
+			for (size_t j = 0; j < n; j++) {
+				unsigned byte;
+
+				assert_int_equal(sscanf(hex + 2 * j, "%2x", &byte), 1);
+				b[j] = (uint8_t)byte;
+			}
+			zmq_send(sock, b, n, k + 1 < json_array_size(frames) ? ZMQ_SNDMORE : 0);
+		}
+		return;
+	}
+	fail_msg("no vector %s", name);
+}
+
+static void every_framing_is_understood(void **state)
+{
+	static const struct {
+		const char *live, *reply, *end;
+	} rows[] = {
+		{ "live_vllm", "replay_reply_new", "replay_end_new" },
+		{ "live_empty_topic", "replay_reply_old", "replay_end_old" },
+		{ "live_sim_first", "replay_reply_old", "replay_end_new" },
+	};
+	json_t *j = json_load_file("selftests/data/zmq_frames.json", 0, NULL);
+	json_t *vectors = json_object_get(j, "vectors");
+
+	assert_non_null(j);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct asked a;
+		struct scene c;
+
+		begin(&c, true);
+		answer_nothing(&c, 0);
+		until(atomic_load(&c.p->index_live));
+		send_vector(c.g.pub, vectors, rows[i].live, NULL);
+		until(stat(&c, STATS_EVENT_TOKEN) == 1);
+		end(&c);
+
+		begin(&c, true);
+		answer_nothing(&c, 0);
+		send_seq(&c, 4, removed(1));
+		send_seq(&c, 6, removed(2));
+		a = engine_asked(&c.g); /* asserts the frames of replay_request_dealer */
+		assert_true(a.from == 5);
+		send_vector(c.g.router, vectors, rows[i].reply, &a);
+		send_vector(c.g.router, vectors, rows[i].end, &a);
+		until(stat(&c, STATS_EVENT_BATCHES) == 3 && atomic_load(&c.p->index_live));
+		assert_int_equal(stat(&c, STATS_EVENT_TOKEN), 1);
+		assert_int_equal(stat(&c, STATS_EVENT_BAD_FRAME), 0);
+		end(&c);
+	}
+	json_decref(j);
+}
+
 /* K1 */
 static void a_gap_is_filled_once_and_in_order(void **state)
 {
@@ -806,6 +881,31 @@ static void a_clear_that_comes_late_takes_nothing_that_was_stored_after_it(void 
 	end(&c);
 }
 
+/* K3: the gateway starts while the engine sleeps; its history is of before. */
+static void a_replay_that_was_overtaken_by_a_clear_leaves_nothing(void **state)
+{
+	struct buf b0 = stored(0, 10, TEXT_A, BLOCK, NULL), b1 = stored(11, 20, TEXT_B, BLOCK, NULL);
+	struct asked a;
+	struct scene c;
+
+	begin(&c, true);
+	a = engine_asked(&c.g);
+	reply(&c.g, &a, 0, &b0, true);
+	until(predicted(&c, TEXT_A "x") == 32);
+	events_invalidate(c.e, c.p, "asleep");
+	until(predicted(&c, TEXT_A "x") == 0);
+	reply(&c.g, &a, 1, &b1, true);
+	reply(&c.g, &a, 2, &b0, true);
+	reply_end(&c.g, &a, true);
+	until(atomic_load(&c.p->index_live));
+	assert_int_equal(predicted(&c, TEXT_A TEXT_B "x"), 0);
+	send_seq(&c, 3, stored(0, 10, TEXT_A, BLOCK, NULL)); /* awake again */
+	until(predicted(&c, TEXT_A "x") == 32);
+	buf_free(&b0);
+	buf_free(&b1);
+	end(&c);
+}
+
 /* K4 */
 static void blocks_of_one_token_count_exactly(void **state)
 {
@@ -951,6 +1051,7 @@ int main(void)
 		cmocka_unit_test(a_block_lives_while_any_tier_has_it),
 		cmocka_unit_test(what_lies_elsewhere_is_not_this_pod_s),
 		cmocka_unit_test(on_connect_the_history_is_asked_for_in_either_framing),
+		cmocka_unit_test(every_framing_is_understood),
 		cmocka_unit_test(a_gap_is_filled_once_and_in_order),
 		cmocka_unit_test(history_that_is_gone_leaves_the_pod_stale_and_is_not_asked_for_again),
 		cmocka_unit_test(a_gap_that_nobody_can_fill_is_asked_for_once),
@@ -960,6 +1061,7 @@ int main(void)
 		cmocka_unit_test(a_mere_reconnect_keeps_what_was_known),
 		cmocka_unit_test(with_replay_a_reconnect_asks_for_the_last_batch_to_tell_who_it_is),
 		cmocka_unit_test(a_clear_that_comes_late_takes_nothing_that_was_stored_after_it),
+		cmocka_unit_test(a_replay_that_was_overtaken_by_a_clear_leaves_nothing),
 		cmocka_unit_test(blocks_of_one_token_count_exactly),
 		cmocka_unit_test(what_is_broken_is_counted_and_the_rest_goes_on),
 		cmocka_unit_test(a_new_base_name_moves_the_pod_to_its_namespace),
