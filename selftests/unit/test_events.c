@@ -37,9 +37,10 @@ const char *__tsan_default_suppressions(void)
 struct engine {
 	void *zmq, *pub, *router;
 	unsigned pub_port, replay_port;
+	bool once; /* try to bind once only */
 };
 
-static unsigned bind_any(void *sock, unsigned port)
+static unsigned bind_any(void *sock, unsigned port, bool once)
 {
 	char url[128];
 	size_t n = sizeof(url);
@@ -48,7 +49,7 @@ static unsigned bind_any(void *sock, unsigned port)
 	zmq_setsockopt(sock, ZMQ_LINGER, &zero, sizeof(zero));
 	snprintf(url, sizeof(url), port ? "tcp://127.0.0.1:%u" : "tcp://127.0.0.1:*", port);
 	/* After a restart the old socket may still be closing. */
-	for (int i = 0; i < 200 && zmq_bind(sock, url); i++)
+	for (int i = 0; i < (once ? 1 : 200) && zmq_bind(sock, url); i++)
 		usleep(10000);
 	n = sizeof(url);
 	assert_int_equal(zmq_getsockopt(sock, ZMQ_LAST_ENDPOINT, url, &n), 0);
@@ -59,12 +60,12 @@ static void engine_start(struct engine *g, bool replay)
 {
 	g->zmq = zmq_ctx_new();
 	g->pub = zmq_socket(g->zmq, ZMQ_XPUB);
-	g->pub_port = bind_any(g->pub, g->pub_port);
+	g->pub_port = bind_any(g->pub, g->pub_port, g->once);
 	g->router = NULL;
 	if (!replay)
 		return;
 	g->router = zmq_socket(g->zmq, ZMQ_ROUTER);
-	g->replay_port = bind_any(g->router, g->replay_port);
+	g->replay_port = bind_any(g->router, g->replay_port, g->once);
 }
 
 static void engine_stop(struct engine *g)
@@ -1010,20 +1011,22 @@ static void a_pod_that_goes_leaves_nothing(void **state)
 static void a_pod_is_live_when_all_of_its_ranks_are(void **state)
 {
 	struct pod_spec spec = { .weight = 1, .ranks = 2 };
-	struct engine second = { 0 };
+	struct engine second = { .once = true };
 	struct scene c;
 	struct pod *p;
 
-	begin(&c, false);
-	p = c.p;
-	/* The next port, if it is free. */
-	second.pub_port = c.g.pub_port + 1;
-	engine_start(&second, false);
-	if (!second.pub_port) {
+	/* A port whose next one is free. */
+	for (int i = 0;; i++) {
+		begin(&c, false);
+		second.pub_port = c.g.pub_port + 1;
+		engine_start(&second, false);
+		if (second.pub_port)
+			break;
+		assert_true(i < 20);
 		engine_stop(&second);
 		end(&c);
-		skip();
 	}
+	p = c.p;
 	net_addr_parse(STR("127.0.0.1:8001"), &spec.addr);
 	snprintf(spec.events, sizeof(spec.events), "tcp://127.0.0.1:%u", c.g.pub_port);
 	assert_int_equal(endpoints_set(c.table, 0, "second", &spec, 1), 1);
