@@ -155,7 +155,6 @@ static void issue(struct worker *w, uint64_t at)
 		w->err = -ENOMEM;
 		return;
 	}
-	list_init(&d->link);
 	d->at = at;
 	d->unique = mix64(w->o->seed ^ mix64(((uint64_t)w->index << 40) + w->made + 1));
 	d->prefix = (uint32_t)rng_below(&w->rng, w->o->prefixes);
@@ -197,7 +196,7 @@ static void due_ready(struct loop_fd *f, uint32_t events)
 
 static bool idle_now(const struct worker *w)
 {
-	return w->next_due == UINT64_MAX && !w->nactive && list_empty(&w->pending) && !w->o->streams;
+	return w->next_due == UINT64_MAX && !w->nactive && !w->pending && !w->o->streams;
 }
 
 static void sweep(struct loop_timer *t)

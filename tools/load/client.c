@@ -53,14 +53,21 @@ static void client_free(struct client *c)
 	free(c);
 }
 
+static struct due *pending_pop(struct worker *w)
+{
+	struct due *d = w->pending;
+
+	w->pending = d->next;
+	if (!w->pending)
+		w->pending_end = &w->pending;
+	d->next = NULL;
+	return d;
+}
+
 static void start_pending(struct worker *w)
 {
-	while (w->nactive < w->o->max_open && !list_empty(&w->pending)) {
-		struct due *d = container_of(w->pending.next, struct due, link);
-
-		list_del(&d->link);
-		client_start(w, d);
-	}
+	while (w->nactive < w->o->max_open && w->pending)
+		client_start(w, pending_pop(w));
 }
 
 /* The request has ended; the connection is kept if it may. */
@@ -404,7 +411,8 @@ void client_start(struct worker *w, struct due *d)
 	struct client *c;
 
 	if (w->nactive >= w->o->max_open) {
-		list_add_tail(&w->pending, &d->link);
+		*w->pending_end = d;
+		w->pending_end = &d->next;
 		return;
 	}
 	c = idle_client(w, target);
@@ -447,10 +455,9 @@ void client_close_all(struct worker *w, uint64_t now)
 {
 	list_for_each_safe (it, next, &w->active)
 		end_request(container_of(it, struct client, link), w->o->streams ? END_CUT : END_UNFINISHED);
-	list_for_each_safe (it, next, &w->pending) {
-		struct due *d = container_of(it, struct due, link);
+	while (w->pending) {
+		struct due *d = pending_pop(w);
 
-		list_del(&d->link);
 		if (d->counted) {
 			w->c.end[END_UNFINISHED]++;
 			lhist_add(&w->c.e2e, now - d->at);

@@ -84,9 +84,9 @@ struct load_opts {
 };
 
 struct due {
-	struct list link;
-	uint64_t at;	 /* when it should have started */
-	uint64_t unique; /* seed of what nobody shares */
+	struct due *next; /* pending */
+	uint64_t at;	  /* when it should have started */
+	uint64_t unique;  /* seed of what nobody shares */
 	uint32_t prefix, output;
 	const struct trace_req *trace; /* NULL: made up from the options */
 	bool counted;		       /* not warm-up */
@@ -114,7 +114,7 @@ struct worker {
 	uint64_t next_due;
 	uint32_t next_trace;
 	uint64_t made;
-	struct list pending; /* due, but no connection may be opened */
+	struct due *pending, **pending_end; /* due, but no connection may be opened */
 	struct list active, idle[TARGETS_MAX];
 	uint32_t nactive;
 	unsigned turn; /* which target is next */

@@ -249,7 +249,7 @@ static int run(const struct load_opts *o, const struct trace *t, struct worker *
 		w[n].start = start;
 		w[n].stop = start + (uint64_t)(o->duration * 1e9);
 		w[n].end = w[n].stop + (uint64_t)(o->grace * 1e9);
-		list_init(&w[n].pending);
+		w[n].pending_end = &w[n].pending;
 		list_init(&w[n].active);
 		for (unsigned i = 0; i < TARGETS_MAX; i++)
 			list_init(&w[n].idle[i]);
