@@ -607,21 +607,26 @@ static void a_remote_prompt_is_stored_when_it_has_come(void **state)
 	rig_free(&r);
 }
 
-static void a_cache_in_use_is_not_reset(void **state)
+static void a_cache_in_use_is_not_reset_and_a_reset_is_told_with_the_next_step(void **state)
 {
 	uint32_t t[20] = { 1 };
-	struct job a;
+	struct job a, b;
 	struct rig r;
 
 	rig_init(&r, 64, 16, 8, NULL);
+	job_init(&b, t, 20, 1);
 	job_init(&a, t, 20, 3);
 	engine_submit(&r.e, &a.s, 1);
 	rig_step(&r);
 	assert_int_equal(cache_reset(&r.e.cache), -EBUSY);
 	engine_abort(&r.e, &a.s, 1);
 	assert_int_equal(cache_reset(&r.e.cache), 0);
-	assert_string_equal(rig_run(&r), "+1\n0\n");
+	assert_false(rig_step(&r));
+	assert_int_equal(buf_len(&r.all), 3);
+	engine_submit(&r.e, &b.s, 1);
+	assert_string_equal(rig_run(&r), "+1\n0 +1\n");
 	seq_free(&a.s);
+	seq_free(&b.s);
 	rig_free(&r);
 }
 
@@ -643,7 +648,7 @@ int main(void)
 		cmocka_unit_test(load_stretches_a_step),
 		cmocka_unit_test(a_fixed_time_to_first_token_holds_nobody_else_up),
 		cmocka_unit_test(a_remote_prompt_is_stored_when_it_has_come),
-		cmocka_unit_test(a_cache_in_use_is_not_reset),
+		cmocka_unit_test(a_cache_in_use_is_not_reset_and_a_reset_is_told_with_the_next_step),
 	};
 
 	return cmocka_run_group_tests_name("kvsim engine", tests, NULL, NULL);

@@ -23,7 +23,7 @@ json_t *api_body(const struct request *r)
 			    "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed");
 		return NULL;
 	}
-	j = json_loadb(r->body.p, r->body.n, JSON_ALLOW_NUL, &e);
+	j = lift_parse(r->body, &e);
 	if (!json_is_object(j)) {
 		json_decref(j);
 		reply_error(
@@ -106,7 +106,7 @@ static int read_prompts(const json_t *j, struct prompts *out)
 
 	if (json_is_string(j)) {
 		out->n = 1;
-		return tok_encode((struct str){ json_string_value(j), json_string_length(j) }, &out->v[0]);
+		return tok_encode(lift_text(j), &out->v[0]);
 	}
 	if (!json_is_array(j) || !json_array_size(j))
 		return -EINVAL;
@@ -123,7 +123,7 @@ static int read_prompts(const json_t *j, struct prompts *out)
 			return -EINVAL;
 		out->n++;
 		if (json_is_string(v))
-			r = tok_encode((struct str){ json_string_value(v), json_string_length(v) }, to);
+			r = tok_encode(lift_text(v), to);
 		else if (json_is_array(v))
 			r = put_ids(v, to);
 		if (r)
@@ -508,9 +508,7 @@ void api_tokenize(const struct request *r)
 			e = chat_render(messages, !json_is_false(json_object_get(body, "add_generation_prompt")),
 					&text);
 		else
-			e = json_is_string(prompt)
-				    ? buf_put(&text, json_string_value(prompt), json_string_length(prompt))
-				    : -EINVAL;
+			e = json_is_string(prompt) ? buf_put(&text, lift_text(prompt).p, lift_text(prompt).n) : -EINVAL;
 		if (e || tok_encode(buf_str(&text), &ids)) {
 			bad_value(r, messages ? "messages" : "prompt", "not a text.");
 		} else {

@@ -48,36 +48,30 @@ static uint32_t find(const struct cache *c, const struct digest *hash)
 	return i;
 }
 
-uint32_t cache_hits(const struct cache *c, const struct digest *hashes, uint32_t n)
+uint32_t cache_hits(const struct cache *c, const struct digest *hashes, uint32_t n, uint32_t *ret_blocks,
+		    uint32_t *ret_idle)
 {
-	uint32_t i = 0;
+	uint32_t i, at;
 
-	if (!c->hits)
-		return 0;
-	while (i < n && find(c, &hashes[i]) != NONE)
-		i++;
+	*ret_idle = 0;
+	for (i = 0; c->hits && i < n; i++) {
+		at = find(c, &hashes[i]);
+		if (at == NONE)
+			break;
+		ret_blocks[i] = at;
+		*ret_idle += c->blocks[at].ref == 0;
+	}
 	return i;
 }
 
-uint32_t cache_hits_idle(const struct cache *c, const struct digest *hashes, uint32_t n)
+void cache_take_hit(struct cache *c, uint32_t block)
 {
-	uint32_t idle = 0;
-
-	for (uint32_t i = 0; i < n; i++)
-		idle += c->blocks[find(c, &hashes[i])].ref == 0;
-	return idle;
-}
-
-uint32_t cache_take_hit(struct cache *c, const struct digest *hash)
-{
-	uint32_t i = find(c, hash);
-	struct cache_block *b = &c->blocks[i];
+	struct cache_block *b = &c->blocks[block];
 
 	if (b->ref++ == 0) {
 		list_del(&b->free);
 		c->nfree--;
 	}
-	return i;
 }
 
 static void forget(struct cache *c, uint32_t block)

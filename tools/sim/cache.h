@@ -51,13 +51,12 @@ struct cache {
 int cache_init(struct cache *c, uint32_t nblocks, bool hits, struct kv_sink *sink); /* 0 or -ENOMEM */
 void cache_free(struct cache *c);
 
-/* How many of the <n> chained blocks are held, from the first on. */
-uint32_t cache_hits(const struct cache *c, const struct digest *hashes, uint32_t n);
-/* Of these hits, how many stand in the free queue, so that taking them costs a free block each? */
-uint32_t cache_hits_idle(const struct cache *c, const struct digest *hashes, uint32_t n);
-
-/* Reference the block with this hash, which cache_hits has found; returns its index. */
-uint32_t cache_take_hit(struct cache *c, const struct digest *hash);
+/* How many of the <n> chained blocks are held, from the first on; which goes to <ret_blocks>. <ret_idle> of them stand
+ * in the free queue, so that taking them costs a free block each. */
+uint32_t cache_hits(const struct cache *c, const struct digest *hashes, uint32_t n, uint32_t *ret_blocks,
+		    uint32_t *ret_idle);
+/* Reference a block that cache_hits has found. */
+void cache_take_hit(struct cache *c, uint32_t block);
 /* Reference a fresh block; nfree must not be 0. Tells the sink if it forgets a hash. */
 uint32_t cache_take_new(struct cache *c);
 /* The block is full and may be hit from now on. The sink is told by the caller, who knows the neighbours. */

@@ -86,7 +86,7 @@ static int seq_digests(struct engine *e, struct seq *s, uint32_t n)
 	uint32_t bs = e->lim.block_size;
 	struct digest *v;
 
-	if (n <= s->ndigests)
+	if (n <= s->ndigests || !e->cache.hits)
 		return 0;
 	v = realloc(s->digests, (n + 8) * sizeof(*v));
 	if (!v)
@@ -258,16 +258,16 @@ static bool grow(struct engine *e, struct seq *s, uint32_t ntokens)
 /* Find and take the blocks of a waiting sequence; false: they do not fit now. */
 static bool admit(struct engine *e, struct seq *s, uint64_t now)
 {
-	uint32_t bs = e->lim.block_size, need = (s->ntokens + bs - 1) / bs, hits;
+	uint32_t bs = e->lim.block_size, need = (s->ntokens + bs - 1) / bs, hits, idle;
 
 	if (seq_digests(e, s, s->ntokens / bs) || seq_room(s, need))
 		return false;
 	/* The last token is always computed: its output is what is asked for. */
-	hits = cache_hits(&e->cache, s->digests, (s->ntokens - 1) / bs);
-	if (e->cache.nfree < need - hits + cache_hits_idle(&e->cache, s->digests, hits))
+	hits = cache_hits(&e->cache, s->digests, (s->ntokens - 1) / bs, s->blocks, &idle);
+	if (e->cache.nfree < need - hits + idle)
 		return false;
 	for (uint32_t i = 0; i < hits; i++)
-		s->blocks[i] = cache_take_hit(&e->cache, &s->digests[i]);
+		cache_take_hit(&e->cache, s->blocks[i]);
 	for (uint32_t i = hits; i < need; i++)
 		s->blocks[i] = cache_take_new(&e->cache);
 	s->nblocks = need;
@@ -380,9 +380,9 @@ uint64_t engine_begin(struct engine *e, uint64_t now)
 			break;
 		start_seq(e, s, &st, now);
 	}
-	e->ops->step(e);
 	if (list_empty(&e->running))
-		return ENGINE_IDLE;
+		return ENGINE_IDLE; /* an idle engine tells nothing, not even that its cache was reset */
+	e->ops->step(e);
 	e->in_step = true;
 	if (st.tokens)
 		phist_add(&e->stats.iteration, st.tokens);
@@ -442,7 +442,10 @@ void engine_end(struct engine *e, uint64_t now)
 			if (s->ready_at > now)
 				continue;
 			s->ready_at = 0;
-			store(e, s, s->ntokens);
+			if (s->remote) { /* told when it has come, before the first token */
+				store(e, s, s->ntokens);
+				e->ops->step(e);
+			}
 			s->computed = s->ntokens;
 		} else {
 			if (!s->chunk)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,6 +135,9 @@ int main(int argc, char **argv)
 		log_error("cannot read the tokenizer", "why", err);
 		return 1;
 	}
+	/* Buffers of long prompts come and go with each request: keep their pages. */
+	mallopt(M_MMAP_THRESHOLD, 256 << 20);
+	mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	more_files();
 	s.loop = loop_new();
 	if (!s.loop || catch_signals(s.loop, &signals) || !(s.zmq = zmq_ctx_new())) {
@@ -145,6 +149,7 @@ int main(int argc, char **argv)
 	zmq_ctx_term(s.zmq);
 	loop_free(s.loop);
 	tok_unload();
+	lift_free();
 	opts_cleanup();
 	return r;
 }

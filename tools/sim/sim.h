@@ -3,6 +3,7 @@
  *
  *   conn.c    bytes ↔ requests, HTTP/1.1 as uvicorn speaks it
  *   api.c     a request's path and body → an answer, or an error
+ *   lift.c    the bodies' long strings
  *   answer.c  the texts of completions and chats, streamed or whole
  *   gen.c     which token comes next
  *   pod.c     the engine's clock
@@ -114,6 +115,11 @@ void api_tokenize(const struct request *r);
 void api_detokenize(const struct request *r);
 json_t *api_body(const struct request *r); /* NULL: refused already */
 bool api_model(const struct request *r, const json_t *body, const struct opts_lora **ret_lora, const char **ret_name);
+
+/* --- lift.c: long strings, kept from jansson --- */
+json_t *lift_parse(struct str body, json_error_t *err); /* as json_loadb; forgets what the last call lifted */
+struct str lift_text(const json_t *s); /* a string's text, lifted or not; lives until the next lift_parse */
+void lift_free(void);
 
 /* --- tok.c: the byte tokenizer, or a vocabulary's longest match --- */
 struct ids {

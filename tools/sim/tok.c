@@ -144,11 +144,34 @@ static size_t longest(struct str s, uint32_t *ret_id)
 	return best;
 }
 
+/* A token for each byte. */
+static int encode_bytes(struct str text, struct ids *out)
+{
+	uint32_t n = out->n + (uint32_t)text.n;
+
+	if (text.n > UINT32_MAX / 2 || n < out->n)
+		return -E2BIG;
+	if (n > out->cap) {
+		uint32_t *v = realloc(out->v, n * sizeof(*v));
+
+		if (!v)
+			return -ENOMEM;
+		out->v = v;
+		out->cap = n;
+	}
+	for (size_t i = 0; i < text.n; i++)
+		out->v[out->n + i] = (unsigned char)text.p[i];
+	out->n = n;
+	return 0;
+}
+
 int tok_encode(struct str text, struct ids *out)
 {
+	if (!tok.v)
+		return encode_bytes(text, out);
 	while (text.n) {
-		uint32_t id = (unsigned char)*text.p;
-		size_t n = tok.v ? longest(text, &id) : 1;
+		uint32_t id = 0;
+		size_t n = longest(text, &id);
 		int r;
 
 		if (!n) { /* a byte that no token begins with has none */
@@ -209,8 +232,12 @@ static int put_content(const json_t *content, struct buf *out)
 	bool first = true;
 	size_t i;
 
-	if (json_is_string(content))
-		return buf_put(out, json_string_value(content), json_string_length(content));
+	struct str s;
+
+	if (json_is_string(content)) {
+		s = lift_text(content);
+		return buf_put(out, s.p, s.n);
+	}
 	if (!json_is_array(content))
 		return json_is_null(content) || !content ? 0 : -EINVAL;
 	json_array_foreach((json_t *)(uintptr_t)content, i, part)
@@ -224,7 +251,8 @@ static int put_content(const json_t *content, struct buf *out)
 		if (!first)
 			buf_puts(out, "\n");
 		first = false;
-		buf_put(out, json_string_value(text), json_string_length(text));
+		s = lift_text(text);
+		buf_put(out, s.p, s.n);
 	}
 	return 0;
 }
