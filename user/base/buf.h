@@ -21,7 +21,7 @@ struct buf {
 
 static inline char *buf_data(const struct buf *b)
 {
-	return b->mem + b->off;
+	return b->mem ? b->mem + b->off : NULL;
 }
 
 static inline size_t buf_len(const struct buf *b)
@@ -31,7 +31,7 @@ static inline size_t buf_len(const struct buf *b)
 
 static inline struct str buf_str(const struct buf *b)
 {
-	return (struct str){ b->mem + b->off, b->len - b->off };
+	return (struct str){ buf_data(b), b->len - b->off };
 }
 
 /* Room for <n> more bytes behind the data: the place to write to, or NULL (ENOMEM). Moves the data to the front

@@ -114,6 +114,8 @@ static const struct option pool_options[] = {
 	  .doc = "Largest request body; a larger one is answered 413." },
 	{ "limits.retries", OPT_COUNT, OFF(config_pool, retries), .def = "2", .max = 5,
 	  .doc = "How often a request that no pod has begun to answer is sent to another pod." },
+	{ "limits.retry-busy", OPT_BOOL, OFF(config_pool, retry_busy), .def = "true",
+	  .doc = "A pod that answers 503 before its first byte is left for the next one; false: the client gets the 503." },
 	{ "prefix.approximate", OPT_BOOL, OFF(config_pool, approx_lru), .def = "true",
 	  .doc = "Pods without KV events: assume that they keep what was sent to them, oldest out first." },
 	{ "prefix.kv-tokens", OPT_COUNT, OFF(config_pool, kv_tokens), .def = "400000", .min = 1024,

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which pods may serve the request, how much of its prompt each holds, which one the policy takes. Everything shared is
+ * read inside one qsbr section: the snapshot, the index. What leaves it is referenced.
+ *
+ * The ladder (never worse than no gateway): exact text and live events → precise; a text that is only our own form of
+ * the messages, or pods without events → approximate; no text but a session → session; nothing → load alone.
+ */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "proxy/proxy_int.h"
+
+#define GUESS_LIFE (2 * NS_PER_S)
+
+struct deciding {
+	struct request *r;
+	struct worker *w;
+	struct inspection *in;
+	const struct snapshot *s;
+	const struct route *route;
+	struct sched_in terms;
+	uint64_t ns;
+	struct index_text text;
+	unsigned nrows, nhits;
+	struct pod *pods[SCHED_ROWS_MAX]; /* of the rows; valid inside the section */
+	uint32_t bytes[SCHED_ROWS_MAX];	  /* matched */
+	uint64_t best_bytes;		  /* of the deepest exact match */
+	uint32_t best_tokens;
+	bool live;
+};
+
+static int refuse(struct refusal *no, enum stats_id why, int status, const char *type, const char *fmt, const char *arg)
+{
+	no->why = why;
+	no->type = type;
+	snprintf(no->message, sizeof(no->message), fmt, arg);
+	return status;
+}
+
+static int find_route(struct deciding *d, uint64_t mask[4], unsigned *ret_pool, struct refusal *no)
+{
+	const char *model = d->in->model;
+
+	if (model[0]) {
+		d->route = snapshot_route(d->s, str_of(model));
+		if (d->route) {
+			memcpy(mask, d->route->pods_mask, sizeof(d->route->pods_mask));
+			*ret_pool = d->route->pool;
+			return 0;
+		}
+		if (d->s->nlisted || d->s->nroutes)
+			return refuse(
+				no, STATS_REFUSED_MODEL, 404, "NotFoundError",
+				"The model `%s` does not exist: no pod serves it. GET /v1/models lists what there is.",
+				model);
+	}
+	snapshot_any(d->s, UINT32_MAX, mask);
+	for (unsigned i = 0; i < d->s->npods; i++)
+		if (mask[i / 64] >> i % 64 & 1) {
+			*ret_pool = d->s->pods[i]->pool;
+			return 0;
+		}
+	return refuse(no, STATS_REFUSED_NO_POD, 503, "overloaded_error", "No pod is known%s.", "");
+}
+
+/* Pods that may take it. When there is none, those that asked for a pause; when there is none of these either, those
+ * that were ejected for failing: an answer from a pod that may be sick is better than none from a gateway that is well.
+ */
+static bool may_take(const struct pod *p, int pass, uint64_t now)
+{
+	if (pod_role(p) == ROLE_PREFILL || pod_weight(p) == 0)
+		return false;
+	return pass == 0   ? pod_usable(p, now)
+	       : pass == 1 ? pod_last_resort(p, now)
+			   : !(pod_down_now(p, now) & ~(uint32_t)(POD_DOWN_BACKOFF | POD_DOWN_EJECTED));
+}
+
+static void candidates(struct deciding *d, const uint64_t mask[4], uint64_t now)
+{
+	for (int pass = 0; pass < 3 && d->nrows == 0; pass++) {
+		for (unsigned i = 0; i < d->s->npods && d->nrows < SCHED_ROWS_MAX; i++) {
+			struct pod *p = d->s->pods[i];
+			struct sched_row *row = &d->w->rows[d->nrows];
+			struct ledger_view v;
+
+			if (!(mask[i / 64] >> i % 64 & 1) || !may_take(p, pass, now))
+				continue;
+			ledger_read(p, now, &v);
+			*row = (struct sched_row){
+				.pod = (uint16_t)i,
+				.key = p->key,
+				.role = (uint8_t)pod_role(p),
+				.weight = (uint8_t)pod_weight(p),
+				.n = v.n,
+				.waiting = v.waiting,
+				.backlog = v.backlog,
+				.s = v.s,
+				.t = v.t,
+				.kv_usage = (float)d->s->samples[i].kv_usage,
+				.engine_running = (float)d->s->samples[i].running,
+				.engine_waiting = (float)d->s->samples[i].waiting,
+			};
+			d->w->row_blocks[d->nrows] = 0;
+			d->bytes[d->nrows] = 0;
+			d->pods[d->nrows++] = p;
+			d->live |= atomic_load(&p->index_live);
+		}
+	}
+}
+
+static int hash_text(struct deciding *d)
+{
+	struct worker *w = d->w;
+	uint32_t need = (uint32_t)(d->in->text.n / INDEX_CHUNK) + 2;
+
+	if (need > w->at_cap) {
+		uint64_t *v = realloc(w->at, need * sizeof(*v));
+
+		if (!v)
+			return -ENOMEM;
+		w->at = v;
+		w->at_cap = need;
+	}
+	index_text_init(&d->text, w->at, w->at_cap);
+	return index_text_feed(w->sh->index, &d->text, d->in->text.p, d->in->text.n);
+}
+
+static void match(struct deciding *d)
+{
+	struct worker *w = d->w;
+	const struct inspection *in = d->in;
+	const char *base = d->route ? d->route->base : in->model;
+	struct str parts[3] = { str_of(base), str_of(in->salt), STR("chat") };
+
+	d->ns = index_namespace(w->sh->index, parts, !in->exact ? 3 : in->salt[0] ? 2 : 1);
+	if (hash_text(d))
+		return;
+	d->terms.prefix = d->text.n ? d->text.at[0] : hash_bytes(in->text.p, in->text.n, d->ns);
+	d->nhits = index_match(w->sh->index, d->ns, &d->text, in->text.p, in->text.n, w->hits, MATCH_HITS_MAX);
+	for (unsigned i = 0; i < d->nrows; i++)
+		for (unsigned k = 0; k < d->pods[i]->spec.ranks; k++)
+			for (unsigned h = 0; h < d->nhits; h++) {
+				const struct index_hit *hit = &w->hits[h];
+
+				if (hit->holder != d->pods[i]->holder[k] || hit->tokens < w->rows[i].matched)
+					continue;
+				w->rows[i].matched = hit->tokens;
+				w->row_blocks[i] = hit->blocks;
+				d->bytes[i] = (uint32_t)hit->bytes;
+				if (hit->exact && hit->bytes > d->best_bytes) {
+					d->best_bytes = hit->bytes;
+					d->best_tokens = hit->tokens;
+				}
+			}
+}
+
+static uint32_t prompt_tokens(const struct deciding *d)
+{
+	uint32_t q8 = atomic_load_explicit(&d->r->pool->bytes_per_token_q8, memory_order_relaxed);
+	uint64_t bytes = d->in->text.n, n;
+
+	if (d->in->id_count)
+		return d->in->id_count;
+	if (d->in->opaque)
+		bytes = buf_len(&d->r->body);
+	n = d->best_tokens + (bytes - (d->best_bytes < bytes ? d->best_bytes : bytes)) * 256 / (q8 ? q8 : 1024);
+	for (unsigned i = 0; i < d->nrows; i++)
+		if (n <= d->w->rows[i].matched)
+			n = d->w->rows[i].matched + 1;
+	return n > UINT32_MAX ? UINT32_MAX : n ? (uint32_t)n : 1;
+}
+
+/* Tell the index's writer what the chosen pod will hold. */
+static void speculate(struct deciding *d, unsigned row)
+{
+	struct worker *w = d->w;
+	const struct proxy_pool *pool = d->r->pool;
+	struct pod *p = d->pods[row];
+	uint32_t q8 = atomic_load_explicit(&pool->bytes_per_token_q8, memory_order_relaxed);
+	bool live = d->in->exact && atomic_load(&p->index_live);
+	uint64_t tokens =
+		(uint64_t)d->s->samples[w->rows[row].pod].num_blocks * d->s->samples[w->rows[row].pod].block_size;
+	struct events_guess g = {
+		.holder = p->holder[0],
+		.ns = d->ns,
+		.from = d->bytes[row] / INDEX_CHUNK,
+		.n = d->text.n,
+		.tokens_per_chunk_q8 = INDEX_CHUNK * 256 * 256 / (q8 ? q8 : 1024),
+	};
+
+	if (!w->sh->events || g.holder >= INDEX_HOLDERS || (!live && !pool->cfg->approx_lru))
+		return;
+	/* Without events nothing refreshes what is known: say it all again, so that the LRU keeps it. */
+	if (!live)
+		g.from = 0;
+	if (g.from >= g.n)
+		return;
+	if (live)
+		g.until_ns = loop_now(w->loop) + GUESS_LIFE;
+	else
+		g.lru_chunks = (uint32_t)((tokens ? tokens : pool->cfg->kv_tokens) * q8 / 256 / INDEX_CHUNK);
+	g.at = malloc((g.n - g.from) * sizeof(*g.at));
+	if (!g.at)
+		return;
+	memcpy(g.at, d->text.at + g.from, (g.n - g.from) * sizeof(*g.at));
+	if (events_guess(w->sh->events, &g))
+		free(g.at);
+}
+
+/* The best rows into the explain record, by selection: there are few. */
+static void explain(struct deciding *d)
+{
+	struct decision *rec = d->r->d;
+	bool taken[SCHED_ROWS_MAX] = { false };
+
+	rec->npods = d->nrows;
+	while (rec->nrows < DECISION_CANDIDATES && rec->nrows < d->nrows) {
+		struct decision_row *out = &rec->rows[rec->nrows++];
+		const struct sched_row *row;
+		unsigned best = d->nrows;
+
+		for (unsigned i = 0; i < d->nrows; i++)
+			if (!taken[i] && (best == d->nrows || d->w->rows[i].cost < d->w->rows[best].cost))
+				best = i;
+		taken[best] = true;
+		row = &d->w->rows[best];
+		memcpy(out->pod, d->pods[best]->name, sizeof(out->pod));
+		memcpy(out->ip, d->pods[best]->ip, sizeof(out->ip));
+		out->matched = row->matched;
+		out->blocks = d->w->row_blocks[best];
+		out->uncached = row->uncached;
+		out->inflight = row->n;
+		out->waiting = row->waiting;
+		out->backlog = (float)row->backlog;
+		out->own = (float)row->own;
+		out->cost = (float)row->cost;
+	}
+}
+
+static void pick(struct deciding *d)
+{
+	static const enum stats_id counters[] = { STATS_MODE_PRECISE, STATS_MODE_APPROX, STATS_MODE_SESSION,
+						  STATS_MODE_LOAD };
+	struct request *r = d->r;
+	struct worker *w = d->w;
+	struct sched_out out = { 0 };
+
+	ledger_read_pool(d->pods[0], &d->terms.pool_s, &d->terms.pool_t);
+	d->terms.session = r->session;
+	d->terms.mode = d->in->opaque		  ? (r->session ? SCHED_SESSION : SCHED_LOAD)
+			: d->in->exact && d->live ? SCHED_PRECISE
+						  : SCHED_APPROXIMATE;
+	d->terms.prompt_tokens = prompt_tokens(d);
+	r->pool->policy->pick(&d->terms, w->rows, d->nrows, &w->sched[r->pool - w->sh->pools], &w->rng, &out);
+	stats_inc(w->st, counters[d->terms.mode]);
+	for (unsigned i = 0; i < out.n; i++) {
+		const struct sched_row *row = &w->rows[out.row[i]];
+
+		r->legs[r->nlegs++] = (struct leg){
+			.pod = pod_ref(d->pods[out.row[i]]),
+			.own = row->own,
+			.work = row->work,
+			.uncached = row->uncached,
+			.matched = row->matched,
+		};
+	}
+	r->d->policy = r->pool->policy->name;
+	r->d->mode = d->terms.mode;
+	r->d->prompt_tokens = d->terms.prompt_tokens;
+	explain(d);
+	if (!d->in->opaque && out.n)
+		speculate(d, out.row[0]);
+}
+
+static int decide_inside(struct deciding *d, struct refusal *no)
+{
+	struct request *r = d->r;
+	struct worker *w = d->w;
+	struct inspection *in = d->in;
+	uint64_t mask[4] = { 0 };
+	unsigned pool;
+	struct str prefix;
+	int status;
+
+	d->s = endpoints_snapshot(w->sh->endpoints);
+	snprintf(r->d->model, sizeof(r->d->model), "%s", in->model);
+	if (d->s->npods == 0)
+		return refuse(no, STATS_REFUSED_NO_POD, 503, "overloaded_error", "No pod is known%s.", "");
+	status = find_route(d, mask, &pool, no);
+	if (status)
+		return status;
+	r->pool = &w->sh->pools[pool];
+	snprintf(r->d->base, sizeof(r->d->base), "%s", d->route ? d->route->base : in->model);
+	if (atomic_load_explicit(&r->pool->unfirst, memory_order_relaxed) >= r->pool->cfg->queue)
+		return refuse(no, STATS_REFUSED_QUEUE, 429, "overloaded_error",
+			      "Pool %s has as many requests waiting for their first token as limits.queue allows.",
+			      r->pool->cfg->name);
+	candidates(d, mask, loop_now(w->loop));
+	if (d->nrows == 0)
+		return refuse(no, STATS_REFUSED_NO_POD, 503, "overloaded_error",
+			      "No pod of pool %s is up. `kvsteer pod list` on the gateway says why.",
+			      r->pool->cfg->name);
+	if (in->ids && !in->opaque && (!r->pool->vocab || inspect_ids(w, r->pool->vocab, in))) {
+		in->opaque = true;
+		in->why = STATS_OPAQUE_KIND;
+	}
+	if (!in->opaque) {
+		r->text_bytes = in->exact ? in->text.n : 0;
+		prefix = r->pool->vocab && in->exact && in->special && !in->ids ? vocab_prefix(r->pool->vocab)
+										: (struct str){ NULL, 0 };
+		if (prefix.n && buf_room(&w->text, prefix.n)) {
+			memmove(buf_data(&w->text) + prefix.n, buf_data(&w->text), buf_len(&w->text));
+			memcpy(buf_data(&w->text), prefix.p, prefix.n);
+			buf_commit(&w->text, prefix.n);
+			in->text = buf_str(&w->text);
+		}
+		match(d);
+	} else {
+		stats_inc(w->st, in->why);
+	}
+	pick(d);
+	atomic_fetch_add_explicit(&r->pool->unfirst, 1, memory_order_relaxed);
+	r->unfirst = true;
+	return 0;
+}
+
+int decide(struct request *r, struct inspection *in, struct refusal *no)
+{
+	struct deciding d = { .r = r, .w = r->c->w, .in = in };
+	int status;
+
+	qsbr_enter(d.w->sh->qsbr, d.w->id);
+	status = decide_inside(&d, no);
+	qsbr_leave(d.w->sh->qsbr, d.w->id);
+	return status;
+}
+
+unsigned proxy_lookup(struct proxy_shared *sh, unsigned reader, struct str model, struct str text,
+		      struct index_hit *hits, unsigned cap)
+{
+	uint32_t n = (uint32_t)(text.n / INDEX_CHUNK) + 2;
+	uint64_t *at = malloc(n * sizeof(*at));
+	struct index_text t;
+	const struct route *route;
+	struct str base = model;
+	unsigned found;
+
+	if (!at)
+		return 0;
+	qsbr_enter(sh->qsbr, reader);
+	route = snapshot_route(endpoints_snapshot(sh->endpoints), model);
+	if (route)
+		base = str_of(route->base);
+	index_text_init(&t, at, n);
+	index_text_feed(sh->index, &t, text.p, text.n);
+	found = index_match(sh->index, index_namespace(sh->index, &base, 1), &t, text.p, text.n, hits, cap);
+	qsbr_leave(sh->qsbr, reader);
+	free(at);
+	return found;
+}

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What the files of proxy/ share; proxy.h says which file does what.
+ *
+ * Ownership: worker → clients → request → upstream while one is bound; worker → idle upstreams. Objects are unlinked at
+ * once when they end and freed at the end of the loop's turn (`dead` is set in between), so a handler may look at an
+ * object after a call that has ended it, and has to look at `dead` only.
+ */
+#ifndef KVS_PROXY_INT_H
+#define KVS_PROXY_INT_H
+
+#include <pthread.h>
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "base/rand.h"
+#include "base/time.h"
+#include "http/http.h"
+#include "http/sse.h"
+#include "loop/loop.h"
+#include "net/net.h"
+#include "proxy/proxy.h"
+
+#define RX_SIZE	       (256 * 1024)	/* a worker's receive scratch */
+#define UNSENT_HIGH    (256 * 1024)	/* request bytes the pod has not taken, above which the client is not read */
+#define BODY_STALL     (50 * NS_PER_MS) /* a body that pauses so long is steered by what is there */
+#define LINGER_TIME    (2 * NS_PER_S)
+#define LINGER_BYTES   (64u << 20)
+#define POOL_IDLE_MAX  (4 * NS_PER_S) /* uvicorn closes after 5 s */
+#define POOL_PER_POD   256
+#define TURN_BYTES     (2u << 20) /* per connection and turn: a bulk answer does not starve the others */
+#define MATCH_HITS_MAX 512
+
+struct worker;
+struct request;
+
+/* Something that is freed at the end of the turn. */
+struct grave {
+	struct grave *next;
+	bool dead;
+};
+
+struct client {
+	struct grave grave; /* first */
+	bool readable, writable, rdhup;
+	bool closing;	/* no further request: close when <out> is empty */
+	bool lingering; /* we have shut down, and read until the peer has seen it */
+	bool in_pump;
+	struct loop_fd io;
+	struct worker *w;
+	struct list link;
+	struct request *req;
+	struct loop_work again; /* goes on in the next turn */
+	struct loop_timer timer;
+	uint64_t since; /* when the present wait began */
+	uint32_t drained;
+	unsigned listener;
+	struct buf in;	/* bytes read that belong to no request yet */
+	struct buf out; /* answer bytes that the socket did not take */
+	size_t scanned;
+};
+
+struct upstream {
+	struct grave grave; /* first */
+	bool connecting, readable, writable, hup;
+	bool reused; /* has carried a request before */
+	bool heard;  /* bytes of the present answer have come */
+	struct loop_fd io;
+	struct worker *w;
+	struct pod *pod;     /* a reference */
+	struct request *req; /* NULL: idle, in the pool */
+	struct list link;    /* the pod's idle ones, most recently used first */
+	struct buf in;	     /* a response head that has not come whole */
+	size_t scanned;
+	uint64_t idle_since;
+};
+
+enum body_state { BODY_MORE, BODY_DONE };
+
+enum api_kind { API_OTHER, API_COMPLETIONS, API_CHAT };
+
+/* A leg to try. */
+struct leg {
+	struct pod *pod; /* a reference */
+	double own, work;
+	uint32_t uncached, matched;
+};
+
+struct request {
+	struct grave grave; /* first */
+	struct client *c;
+	struct upstream *u; /* of the leg under way */
+	struct decision *d;
+	struct proxy_pool *pool; /* NULL until decided */
+	enum api_kind kind;
+	bool head_method, minor_10, keep_alive, explain, opaque;
+	bool expect; /* 100-continue is asked for and not answered */
+	bool decided;
+	bool vetted;  /* all of the body was read and may pass */
+	bool unfirst; /* counted in pool->unfirst */
+	uint64_t arrived_ns, dispatch_ns, last_ns, stall_at;
+	uint64_t session;
+
+	/* toward the pod */
+	struct buf head;  /* rewritten request head */
+	struct buf body;  /* body bytes as received, framing included */
+	struct buf plain; /* data of a chunked body, for inspection */
+	enum http_framing framing;
+	enum body_state body_state;
+	uint64_t body_left;  /* HTTP_LENGTH: not received yet */
+	uint64_t body_bytes; /* received */
+	struct http_chunks chunks;
+	size_t head_sent, body_sent; /* of <head>, of <body> */
+	int64_t memory;		     /* what of sh->memory it holds */
+
+	/* legs, best first */
+	struct leg legs[SCHED_RANKED_MAX];
+	uint8_t nlegs, leg, retries, stale_retries;
+	struct charge charge;
+
+	/* the answer */
+	bool resp_head, resp_done, dechunk, resp_keep;
+	bool resp_started; /* bytes of it went to the client */
+	uint16_t status;
+	uint32_t retry_after; /* seconds that a 429 or 503 asks for */
+	enum http_framing resp_framing;
+	uint64_t resp_left;
+	struct http_chunks resp_chunks;
+	struct usage_watch usage;
+	uint64_t first_ns;
+	uint64_t text_bytes; /* of the prompt, to learn bytes per token; 0: not known */
+};
+
+/* A pod's idle connections in one worker. */
+struct pod_idle {
+	struct pod *pod; /* a reference */
+	unsigned n;
+	struct list idle;
+};
+
+struct listener {
+	struct loop_fd io;
+	struct worker *w;
+	unsigned no; /* in the configuration */
+};
+
+struct worker {
+	struct proxy *px;
+	struct proxy_shared *sh;
+	unsigned id; /* its stats shard and qsbr reader */
+	pthread_t thread;
+	bool started, draining;
+	struct loop *loop;
+	struct stats *st;
+	struct rng rng;
+	struct listener *listeners;
+	struct list clients;
+	struct grave *graves;
+	struct loop_work bury;
+	struct loop_timer sweep; /* idle upstreams that have grown old */
+	struct pod_idle *idle;
+	unsigned nidle;
+	struct sched_state *sched; /* per pool */
+	/* scratch, valid during one call */
+	char *rx;
+	uint64_t slim_reqs; /* requests there had been when worker_slim last looked */
+	struct http_head head;
+	struct buf text, plain;
+	uint64_t *at;
+	uint32_t at_cap;
+	struct index_hit *hits;
+	struct sched_row *rows;
+	uint32_t *row_blocks;
+};
+
+struct proxy {
+	struct proxy_shared *sh;
+	unsigned nworkers;
+	struct worker *workers;
+	pthread_mutex_t ring_lock;
+	char *ring; /* ring_cap × DECISION_SIZE */
+	uint64_t ring_serial;
+	unsigned ring_cap;
+};
+
+/* worker.c */
+void worker_bury(struct worker *w, struct grave *g);
+void worker_slim(struct worker *w); /* give back scratch that nothing has used lately */
+
+/* client.c */
+void client_accept(struct loop_fd *f, uint32_t events);
+void client_pump(struct client *c);
+void client_close(struct client *c, bool reset);
+void client_answered(struct client *c); /* the request is over: what comes next on this connection */
+int client_send(struct client *c, const char *p,
+		size_t n);	    /* sent or kept; 0, -ENOMEM, or -EPIPE: the client is gone */
+int client_flush(struct client *c); /* 0 (bytes may be left), -EPIPE */
+void client_timer(struct client *c, uint64_t at_ns);
+
+/* request.c */
+int request_new(struct client *c, struct str head); /* parse and start, or answer; 0 or -EPIPE when <c> was closed */
+void request_body_read(struct request *r);	    /* read more of the body from the client */
+size_t request_body_feed(struct request *r, const char *p, size_t n); /* how much of it was the body's */
+void request_ready(struct request *r);				      /* decide and dispatch */
+void request_dispatch(struct request *r);			      /* to legs[leg] */
+void request_send(struct request *r);				      /* more of it to the pod */
+void request_failed(struct request *r, enum pod_outcome why);	      /* the leg broke: retry, answer or cut */
+bool request_retry_busy(struct request *r);			      /* the pod said 503: true if another is tried */
+void request_tick(struct request *r, uint64_t now);		      /* the client's timer fired */
+void request_finish(struct request *r); /* the answer is whole; ends it once the body is too */
+void request_refuse(struct request *r, enum stats_id why, unsigned status, const char *type, const char *message);
+void request_end(struct request *r, const char *end, enum stats_id how);
+void request_abort(struct request *r); /* the client is gone */
+
+/* inspect.c */
+struct inspection {
+	bool whole;	      /* all of the body was there and is JSON */
+	bool stream, special; /* special: the engine adds its special tokens */
+	bool exact;	      /* <text> is what the engine tokenizes; else a canonical form of it */
+	bool opaque;	      /* no text */
+	enum stats_id why;    /* opaque: the counter that says why */
+	char forbidden[32];   /* a member that clients may not set, "" */
+	char model[128], salt[128];
+	struct str text; /* in the worker's scratch */
+	/* token-id prompts: turned into text once the pool's vocabulary is known */
+	bool ids;
+	struct str ids_raw; /* the JSON array */
+	uint32_t id_count;
+};
+void inspect(struct worker *w, enum api_kind kind, struct str body, bool whole, struct inspection *ret);
+int inspect_ids(struct worker *w, const struct vocab *v, struct inspection *in); /* 0, -ERANGE: an unknown id */
+enum api_kind api_kind_of(const char *path);
+bool api_path_allowed(const struct config_listener *ls, const char *path);
+
+/* decide.c: fills legs[] and the explain record. 0, or the status to refuse with. */
+struct refusal {
+	enum stats_id why;
+	const char *type;
+	char message[256];
+};
+int decide(struct request *r, struct inspection *in, struct refusal *no);
+
+/* upstream.c */
+struct upstream *upstream_get(struct worker *w, struct pod *p, bool fresh); /* NULL and errno */
+void upstream_put(struct upstream *u);					    /* into the pool, or closed */
+void upstream_close(struct upstream *u, bool reset);
+void upstream_sweep(struct loop_timer *t);
+void upstream_close_idle(struct worker *w);
+
+/* relay.c */
+void relay_pump(struct request *r);
+
+/* answer.c */
+void answer_error(struct client *c, unsigned status, const char *type, const char *message, unsigned retry_after_s,
+		  bool keep);
+bool answer_local(struct client *c, const struct http_head *h, const char *path); /* true: answered */
+
+/* decision.c */
+void decision_store(struct proxy *px, const struct decision *d);
+void decision_log(const struct decision *d);
+
+#endif
