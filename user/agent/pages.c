@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What the admin address shows: /metrics, /healthz, /readyz.
+ */
+#include <math.h>
+
+#include "agent/agent.h"
+#include "base/time.h"
+
+#define TEXT "text/plain; version=0.0.4; charset=utf-8"
+
+static void gauge(struct buf *b, const char *name, const char *help, double v)
+{
+	buf_printf(b, "# HELP kvsteer_%s %s\n# TYPE kvsteer_%s gauge\nkvsteer_%s %.17g\n", name, help, name, name, v);
+}
+
+/* One family over all pods. <get> returns NAN for what is not known: no line. */
+static void per_pod(struct agent *a, struct buf *b, const char *name, const char *type, const char *help,
+		    double (*get)(struct agent *a, struct pod *p))
+{
+	buf_printf(b, "# HELP kvsteer_%s %s\n# TYPE kvsteer_%s %s\n", name, help, name, type);
+	list_for_each (it, endpoints_pods(a->endpoints)) {
+		struct pod *p = container_of(it, struct pod, link);
+		double v = get(a, p);
+
+		if (isfinite(v))
+			buf_printf(b, "kvsteer_%s{pod=\"%s\",pool=\"%s\"} %.17g\n", name, p->name,
+				   a->cfg->pools[p->pool].name, v);
+	}
+}
+
+static double pod_up(struct agent *a, struct pod *p)
+{
+	return pod_usable(p, time_mono());
+}
+
+static double pod_inflight(struct agent *a, struct pod *p)
+{
+	struct ledger_view v;
+
+	ledger_read(p, time_mono(), &v);
+	return v.n;
+}
+
+static double pod_waiting(struct agent *a, struct pod *p)
+{
+	struct ledger_view v;
+
+	ledger_read(p, time_mono(), &v);
+	return v.waiting;
+}
+
+static double pod_backlog(struct agent *a, struct pod *p)
+{
+	struct ledger_view v;
+
+	ledger_read(p, time_mono(), &v);
+	return v.backlog;
+}
+
+static double pod_kv_usage(struct agent *a, struct pod *p)
+{
+	return p->sample.at_ns ? p->sample.kv_usage : NAN;
+}
+
+static double pod_predicted(struct agent *a, struct pod *p)
+{
+	return (double)atomic_load(&p->predicted_tokens);
+}
+
+static double pod_reported(struct agent *a, struct pod *p)
+{
+	return (double)atomic_load(&p->reported_tokens);
+}
+
+static double pod_ejections(struct agent *a, struct pod *p)
+{
+	return (double)atomic_load(&p->ejections);
+}
+
+static double pod_index_live(struct agent *a, struct pod *p)
+{
+	return atomic_load(&p->index_live);
+}
+
+static double pod_blocks(struct agent *a, struct pod *p)
+{
+	uint64_t blocks, all = 0, guessed;
+
+	for (unsigned i = 0; i < p->spec.ranks && p->holder[i] < INDEX_HOLDERS; i++) {
+		index_holder_stats(a->index, p->holder[i], &blocks, &guessed);
+		all += blocks;
+	}
+	return (double)all;
+}
+
+static int metrics_page(void *arg, struct str path, struct buf *b, const char **ret_type)
+{
+	struct agent *a = arg;
+	struct index_stats x;
+
+	*ret_type = TEXT;
+	stats_write(a->stats, a->nshards, b);
+	stats_hist_write(a->shared.ttft, a->workers, sizeof(*a->shared.ttft), "ttft_seconds",
+			 "Request's head read to the answer's first body byte", b);
+	stats_hist_write(a->shared.duration, a->workers, sizeof(*a->shared.duration), "request_seconds",
+			 "Request's head read to its end", b);
+	stats_hist_write(a->shared.decision, a->workers, sizeof(*a->shared.decision), "decision_seconds",
+			 "Reading the body, hashing, look-up and pick", b);
+	index_stats(a->index, &x);
+	gauge(b, "index_nodes", "Blocks of text in the prefix index", (double)x.nodes);
+	gauge(b, "index_bytes", "Memory of the prefix index", (double)x.bytes);
+	gauge(b, "index_max_bytes", "Its ceiling", (double)x.max_bytes);
+	gauge(b, "streams", "Requests under way", atomic_load(&a->shared.streams));
+	gauge(b, "connections", "Client connections open", atomic_load(&a->shared.connections));
+	gauge(b, "buffered_bytes", "Bytes of request bodies held", (double)atomic_load(&a->shared.memory));
+	per_pod(a, b, "pod_up", "gauge", "May the pod take new requests", pod_up);
+	per_pod(a, b, "pod_inflight", "gauge", "Requests sent to the pod and not finished", pod_inflight);
+	per_pod(a, b, "pod_waiting", "gauge", "Of these, without a first token", pod_waiting);
+	per_pod(a, b, "pod_backlog_seconds", "gauge", "Predicted prefill work sent and not done", pod_backlog);
+	per_pod(a, b, "pod_kv_usage", "gauge", "The engine's own KV cache usage, 0 to 1", pod_kv_usage);
+	per_pod(a, b, "pod_index_live", "gauge", "Do the pod's KV events flow without a gap", pod_index_live);
+	per_pod(a, b, "pod_index_blocks", "gauge", "Blocks that its events announced", pod_blocks);
+	per_pod(a, b, "pod_ejections_total", "counter", "Times the pod was ejected", pod_ejections);
+	per_pod(a, b, "prefix_predicted_tokens_total", "counter", "Cached tokens predicted", pod_predicted);
+	per_pod(a, b, "prefix_reported_tokens_total", "counter", "Cached tokens that engines reported", pod_reported);
+	return 200;
+}
+
+static int health_page(void *arg, struct str path, struct buf *b, const char **ret_type)
+{
+	*ret_type = "text/plain";
+	buf_puts(b, "ok\n");
+	return 200;
+}
+
+static int ready_page(void *arg, struct str path, struct buf *b, const char **ret_type)
+{
+	struct agent *a = arg;
+	bool up = false;
+
+	list_for_each (it, endpoints_pods(a->endpoints)) {
+		up |= pod_usable(container_of(it, struct pod, link), time_mono());
+	}
+	*ret_type = "text/plain";
+	if (a->ready && up) {
+		buf_puts(b, "ready\n");
+		return 200;
+	}
+	buf_puts(b, a->draining ? "draining\n" : a->ready ? "no pod is up\n" : "starting\n");
+	return 503;
+}
+
+const struct admin_page agent_pages[] = {
+	{ "/metrics", metrics_page },
+	{ "/healthz", health_page },
+	{ "/readyz", ready_page },
+};
+const unsigned agent_npages = sizeof(agent_pages) / sizeof(agent_pages[0]);
