@@ -1,0 +1,504 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the end-to-end tests are made of: a network namespace of their own, the built programs, scripted pods, a client
+that shows every byte.
+
+A test file ends with lib.main(globals()): each function test_* is one case, its name the expectation. Cases print
+`ok NAME`, `not ok NAME - why` or `skip NAME - why`, one line each; the exit status is 1 if one failed.
+"""
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = os.environ.get("KVS_BIN", os.path.join(TOP, ".output/bin"))
+
+
+class Skip(Exception):
+    pass
+
+
+class Fail(Exception):
+    pass
+
+
+def need(cond, why):
+    if not cond:
+        raise Fail(why)
+
+
+def until(f, what, timeout=5.0, step=0.02):
+    """f()'s first true value, within <timeout> seconds."""
+    end = time.time() + timeout
+    while True:
+        v = f()
+        if v:
+            return v
+        if time.time() > end:
+            raise Fail("not within %g s: %s" % (timeout, what))
+        time.sleep(step)
+
+
+# --- the world: re-executed in a namespace whose loopback is ours alone ---
+
+def enter_namespace():
+    if os.environ.get("KVS_E2E_NS"):
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        return
+    if os.geteuid() != 0:
+        print("skip %s - needs root for a network namespace" % os.path.basename(sys.argv[0]))
+        sys.exit(77)
+    os.environ["KVS_E2E_NS"] = "1"
+    os.execvp("unshare", ["unshare", "--net", sys.executable] + sys.argv)
+
+
+class Proc:
+    """A program under test; its output is kept for the report of a failure."""
+
+    def __init__(self, argv, name):
+        self.log = tempfile.NamedTemporaryFile(prefix="kvs-%s-" % name, suffix=".log")
+        self.p = subprocess.Popen(argv, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        self.pid = self.p.pid
+
+    def output(self):
+        with open(self.log.name, errors="replace") as f:
+            return f.read()
+
+    def alive(self):
+        return self.p.poll() is None
+
+    def stop(self, sig=signal.SIGKILL, timeout=10):
+        if self.alive():
+            self.p.send_signal(sig)
+            try:
+                self.p.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.p.kill()
+                self.p.wait()
+        return self.p.returncode
+
+
+class World:
+    """Everything that one case has started; ended with it."""
+
+    def __init__(self):
+        self.procs, self.pods, self.next_port = [], [], 21000
+        self.dir = tempfile.TemporaryDirectory(prefix="kvs-e2e-")
+
+    def port(self):
+        self.next_port += 1
+        return self.next_port
+
+    def path(self, name):
+        return os.path.join(self.dir.name, name)
+
+    def close(self):
+        for p in reversed(self.procs):
+            p.stop()
+        for p in self.pods:
+            p.close()
+        self.dir.cleanup()
+
+    def start(self, argv, name):
+        p = Proc(argv, name)
+        self.procs.append(p)
+        return p
+
+    def pod(self, handler, ip="127.0.0.2", models=("m",)):
+        p = Pod(handler, ip, self.port(), models)
+        self.pods.append(p)
+        return p
+
+    def sim(self, *args, ip="127.0.0.3", model="m", events=True, wait=True):
+        return Sim(self, args, ip, model, events, wait)
+
+    def gateway(self, pods, extra="", limits="", listener="", pool="", wait=True, health="200ms"):
+        return Gateway(self, pods, extra, limits, listener, pool, wait, health)
+
+
+class Gateway(Proc):
+    def __init__(self, w, pods, extra, limits, listener, pool, wait, health):
+        self.w, self.addr = w, ("127.0.0.1", w.port())
+        self.admin, self.ctl = ("127.0.0.1", w.port()), w.path("ctl-%d.sock" % self.addr[1])
+        self.config = w.path("kvsteer-%d.yaml" % self.addr[1])
+        with open(self.config, "w") as f:
+            f.write("listeners: [{address: \"%s:%d\"%s}]\n" % (*self.addr, listener and ", " + listener))
+            f.write("admin: {address: \"%s:%d\"}\ncontrol: %s\nworkers: 2\ndatapath: {mode: off}\n%s\n" % (*self.admin, self.ctl, extra))
+            f.write("pools:\n  - name: p\n    health: {interval: %s, timeout: 500ms}\n    scrape: {interval: 100ms}\n" % health)
+            if limits:
+                f.write("    limits: {%s}\n" % limits)
+            if pool:
+                f.write("    " + pool.replace("\n", "\n    ") + "\n")
+            if pods is not None:
+                f.write("    discovery:\n      static:\n")
+                for p in pods:
+                    f.write("        - %s\n" % (p if isinstance(p, str) else p.spec()))
+        Proc.__init__(self, [os.path.join(BIN, "kvsteerd"), "--config", self.config], "gateway")
+        w.procs.append(self)
+        until(lambda: not self.alive() or self.can_connect(), "gateway listens")
+        need(self.alive(), "the gateway has ended: " + self.output())
+        if wait and pods:
+            until(lambda: all(p["models"] for p in self.cli("pod", "list")), "pods told their models")
+
+    def can_connect(self):
+        try:
+            socket.create_connection(self.addr, 1).close()
+            return True
+        except OSError:
+            return False
+
+    def cli(self, *args):
+        r = subprocess.run([os.path.join(BIN, "kvsteer"), "--control", self.ctl, "-j", *args], capture_output=True, text=True, timeout=10)
+        need(r.returncode == 0, "kvsteer %s: exit %d %s%s" % (" ".join(args), r.returncode, r.stdout, r.stderr))
+        return json.loads(r.stdout)
+
+    def metric(self, name):
+        """Sum of all samples whose name and labels begin so."""
+        c = http.client.HTTPConnection(*self.admin, timeout=5)
+        c.request("GET", "/metrics")
+        text = c.getresponse().read().decode()
+        c.close()
+        return sum(float(l.rsplit(" ", 1)[1]) for l in text.splitlines() if l.startswith("kvsteer_" + name))
+
+    def pod_state(self, pod):
+        return self.cli("pod", "show", pod.name)
+
+    def connect(self, **kw):
+        return Conn(self.addr, **kw)
+
+    def post(self, body, path="/v1/completions", headers=(), timeout=20):
+        with self.connect(timeout=timeout) as c:
+            c.send(request(body, path, headers))
+            return c.answer()
+
+
+def request(body, path="/v1/completions", headers=(), method="POST", chunked=0, version="1.1"):
+    if isinstance(body, (dict, list)):
+        body = json.dumps(body, ensure_ascii=False)
+    if isinstance(body, str):
+        body = body.encode()
+    head = ["%s %s HTTP/%s" % (method, path, version), "Host: gateway", *headers]
+    if chunked:
+        head.append("Transfer-Encoding: chunked")
+        body = b"".join(b"%x\r\n%s\r\n" % (len(body[i:i + chunked]), body[i:i + chunked]) for i in range(0, len(body), chunked)) + b"0\r\n\r\n"
+    elif method == "POST" or body:
+        head.append("Content-Length: %d" % len(body))
+    if body and not any(h.lower().startswith("content-type") for h in headers):
+        head.append("Content-Type: application/json")
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+class Answer:
+    def __init__(self):
+        self.status, self.headers, self.body, self.raw, self.complete, self.framing = 0, {}, b"", b"", False, None
+        self.infos = []
+
+    def json(self):
+        return json.loads(self.body)
+
+    def events(self):
+        return [l[6:] for l in self.body.decode().split("\n") if l.startswith("data: ")]
+
+
+class Conn:
+    """A client's connection that parses strictly and hides nothing."""
+
+    def __init__(self, addr, timeout=10):
+        self.s, self.buf = socket.create_connection(addr, timeout), b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *a):
+        self.s.close()
+
+    def send(self, data):
+        self.s.sendall(data)
+
+    def reset(self):
+        self.s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.s.close()
+
+    def more(self):
+        d = self.s.recv(65536)
+        self.buf += d
+        return bool(d)
+
+    def take(self, n):
+        parts, left = [self.buf[:n]], n - len(self.buf)
+        self.buf = self.buf[n:]
+        while left > 0:
+            d = self.s.recv(min(left, 1 << 20))
+            if not d:
+                raise EOFError
+            parts.append(d)
+            left -= len(d)
+        return b"".join(parts)
+
+    def line(self):
+        while b"\r\n" not in self.buf:
+            if not self.more():
+                raise EOFError
+        l, self.buf = self.buf.split(b"\r\n", 1)
+        return l.decode("latin1")
+
+    def head(self, a):
+        m = re.fullmatch(r"HTTP/1\.1 (\d\d\d) .*", self.line())
+        need(m, "the status line is malformed")
+        a.status, a.headers = int(m[1]), {}
+        while True:
+            l = self.line()
+            if not l:
+                return
+            k, v = l.split(":", 1)
+            a.headers[k.lower()] = v.strip()
+
+    def answer(self, head_only=False, no_body=False):
+        """The next answer, to its end or to the break (complete tells)."""
+        a = Answer()
+        try:
+            self.head(a)
+            while 100 <= a.status < 200:
+                a.infos.append(a.status)
+                self.head(a)
+            if head_only:
+                return a
+            if no_body or a.status in (204, 304):
+                a.framing = "none"
+            elif "chunked" in a.headers.get("transfer-encoding", ""):
+                a.framing = "chunked"
+                while True:
+                    n = int(self.line().split(";")[0], 16)
+                    if n == 0:
+                        while self.line():
+                            pass
+                        break
+                    a.body += self.take(n)
+                    need(self.take(2) == b"\r\n", "a chunk does not end in CRLF")
+            elif "content-length" in a.headers:
+                a.framing, n = "length", int(a.headers["content-length"])
+                while len(a.body) < n:
+                    a.body += self.take(1) if not self.buf else self.take(min(len(self.buf), n - len(a.body)))
+            else:
+                a.framing = "close"
+                a.body, self.buf = self.buf, b""
+                while self.more():
+                    a.body, self.buf = a.body + self.buf, b""
+            a.complete = True
+        except (EOFError, ConnectionError):
+            pass
+        return a
+
+
+class Request:
+    """What a pod got."""
+
+    def __init__(self, c, head):
+        lines = head.decode("latin1").split("\r\n")
+        self.method, self.target, _ = lines[0].split(" ")
+        self.fields = [tuple(x.strip() for x in l.split(":", 1)) for l in lines[1:] if l]
+        self.headers = {k.lower(): v for k, v in self.fields}
+        self.c, self.head, self.body, self.whole, self.raw = c, head, b"", False, b""
+
+    def read_body(self):
+        if "chunked" in self.headers.get("transfer-encoding", ""):
+            while True:
+                n = int(self.c.line().split(";")[0], 16)
+                if n == 0:
+                    while self.c.line():
+                        pass
+                    break
+                self.body += self.c.take(n)
+                self.c.take(2)
+        else:
+            n = int(self.headers.get("content-length", 0))
+            if n:
+                self.body = self.c.take(n)
+        self.whole = True
+
+
+class PodConn(Conn):
+    def __init__(self, s):
+        self.s, self.buf, self.n = s, b"", 0
+        s.settimeout(20)
+
+    def reply(self, body=b"{}", status="200 OK", headers=(), ctype="application/json"):
+        if isinstance(body, (dict, list)):
+            body = json.dumps(body).encode()
+        self.send(("HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n" % (status, ctype, len(body), "".join(h + "\r\n" for h in headers))).encode() + body)
+
+    def start_stream(self, headers=()):
+        self.send(("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n%s\r\n" % "".join(h + "\r\n" for h in headers)).encode())
+
+    def chunk(self, data):
+        self.send(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def event(self, obj):
+        self.chunk(b"data: %s\n\n" % (obj if isinstance(obj, bytes) else json.dumps(obj).encode()))
+
+    def end(self):
+        self.send(b"0\r\n\r\n")
+
+    def closed_within(self, timeout):
+        """Seconds until the peer has closed or reset, or None."""
+        t = time.time()
+        self.s.settimeout(timeout)
+        try:
+            while self.s.recv(65536):
+                pass
+        except socket.timeout:
+            return None
+        except OSError:
+            pass
+        return time.time() - t
+
+
+class Pod:
+    """A scripted pod: handler(conn, request) is called for each request that is not the gateway's own question."""
+
+    def __init__(self, handler, ip, port, models):
+        self.handler, self.models, self.ip, self.port = handler, models, ip, port
+        self.requests, self.conns, self.open, self.errors = [], 0, True, []
+        self.metrics_text, self.health, self.key = "", 200, None
+        self.listen()
+
+    name = property(lambda self: "%s:%d" % (self.ip, self.port))
+
+    def spec(self):
+        return "{address: \"%s\"}" % self.name
+
+    def listen(self):
+        self.l = socket.socket()
+        self.l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.l.bind((self.ip, self.port))
+        self.l.listen(256)
+        self.open = True
+        threading.Thread(target=self.accept, args=(self.l,), daemon=True).start()
+
+    def close(self):
+        self.open = False
+        try:
+            self.l.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.l.close()
+
+    def accept(self, l):
+        while True:
+            try:
+                s, _ = l.accept()
+            except OSError:
+                return
+            self.conns += 1
+            threading.Thread(target=self.serve, args=(PodConn(s),), daemon=True).start()
+
+    def serve(self, c):
+        try:
+            while self.open:
+                while b"\r\n\r\n" not in c.buf:
+                    if not c.more():
+                        return
+                head, c.buf = c.buf.split(b"\r\n\r\n", 1)
+                r = Request(c, head)
+                if self.own_question(c, r):
+                    continue
+                c.n += 1
+                self.requests.append(r)
+                if self.handler(c, r) == "close":
+                    return
+        except (OSError, EOFError):
+            pass
+        except Exception as e:
+            self.errors.append(repr(e))
+        finally:
+            c.s.close()
+
+    def own_question(self, c, r):
+        if r.method != "GET" or r.target not in ("/health", "/metrics", "/v1/models", "/version"):
+            return False
+        if self.key and r.headers.get("authorization") != "Bearer " + self.key and r.target != "/health":
+            c.reply({"error": "no key"}, "401 Unauthorized")
+        elif r.target == "/v1/models":
+            c.reply({"object": "list", "data": [{"id": m, "object": "model", "root": self.models[0], "parent": None} for m in self.models]})
+        elif r.target == "/metrics":
+            c.reply(self.metrics_text.encode(), ctype="text/plain")
+        elif r.target == "/version":
+            c.reply({"version": "0.0-test"})
+        else:
+            c.reply(b"", "%d X" % self.health)
+        return True
+
+
+class Sim(Proc):
+    """A kvsim with events and replay."""
+
+    def __init__(self, w, args, ip, model, events, wait):
+        self.ip, self.port, self.ev, self.rp = ip, w.port(), w.port(), w.port()
+        self.with_events = events
+        argv = [os.path.join(BIN, "kvsim"), "--host", ip, "--port", str(self.port), "--model", model, "--enable-prompt-tokens-details"]
+        if events:
+            argv += ["--enable-kvcache", "--zmq-endpoint", "tcp://*:%d" % self.ev, "--kv-events-replay-endpoint", "tcp://*:%d" % self.rp]
+        Proc.__init__(self, argv + list(args), "sim")
+        w.procs.append(self)
+        if wait:
+            until(lambda: not self.alive() or self.up(), "kvsim answers")
+            need(self.alive(), "kvsim has ended: " + self.output())
+
+    name = property(lambda self: "%s:%d" % (self.ip, self.port))
+
+    def up(self):
+        try:
+            c = http.client.HTTPConnection(self.ip, self.port, timeout=1)
+            c.request("GET", "/health")
+            return c.getresponse().status == 200
+        except OSError:
+            return False
+
+    def spec(self):
+        if not self.with_events:
+            return "{address: \"%s\"}" % self.name
+        return "{address: \"%s\", events: \"tcp://%s:%d\", replay: \"tcp://%s:%d\"}" % (self.name, self.ip, self.ev, self.ip, self.rp)
+
+    def admin(self, **kw):
+        c = http.client.HTTPConnection(self.ip, self.port, timeout=5)
+        c.request("POST", "/admin/config", json.dumps(kw), {"Content-Type": "application/json"})
+        r = c.getresponse()
+        need(r.status == 200, "kvsim refuses %s: %s" % (kw, r.read()))
+
+
+def main(names):
+    enter_namespace()
+    only = sys.argv[1] if len(sys.argv) > 1 else ""
+    failed = 0
+    for name, f in list(names.items()):
+        if not name.startswith("test_") or only not in name or not callable(f):
+            continue
+        w = World()
+        try:
+            f(w)
+            bad = [e for p in w.pods for e in p.errors]
+            need(not bad, "a scripted pod failed: %s" % bad[:2])
+            dead = [p for p in w.procs if isinstance(p, Gateway) and p.p.poll() not in (None, 0, -signal.SIGKILL)]
+            need(not dead, "the gateway ended by itself")
+            print("ok %s" % name[5:], flush=True)
+        except Skip as e:
+            print("skip %s - %s" % (name[5:], e), flush=True)
+        except Exception as e:
+            failed += 1
+            print("not ok %s - %s" % (name[5:], " ".join(str(e).split()) or repr(e)), flush=True)
+            if not isinstance(e, Fail):
+                traceback.print_exc()
+            for p in w.procs:
+                sys.stderr.write("--- %s\n%s\n" % (p.log.name, "\n".join(p.output().splitlines()[-25:])))
+        finally:
+            w.close()
+    sys.exit(1 if failed else 0)
