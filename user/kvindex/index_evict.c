@@ -4,35 +4,47 @@
  * that lead to it, so each batch ends with one sweep over the maps of the holders that lost something.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "kvindex/kvindex_int.h"
 
 #define BATCH_MIN 64
+#define BATCH_MAX 32768
 
 static size_t bytes_used(const struct kvindex *x)
 {
 	return stat_get(&x->st.bytes) - x->open.bytes - x->wait.bytes;
 }
 
+struct batch {
+	uint64_t *gone; /* bitmap of nodes */
+	uint64_t losers[SET_WORDS];
+	unsigned n;
+};
+
 /* Leaves have nothing below whose reach could change. */
-static void node_evict(struct kvindex *x, uint32_t id, uint64_t losers[SET_WORDS])
+static void node_evict(struct kvindex *x, uint32_t id, struct batch *b)
 {
 	struct node *n = node_at(x, id);
+	uint64_t have[SET_WORDS];
 
-	for (unsigned holder = 0; holder < x->nholders; holder++) {
-		struct holder *h = &x->holder[holder];
+	node_holders(x, n, have);
+	for (unsigned w = 0; w < SET_WORDS; w++) {
+		b->losers[w] |= have[w];
+		for (; have[w]; have[w] &= have[w] - 1) {
+			unsigned holder = w * 64 + (unsigned)__builtin_ctzll(have[w]);
 
-		if (!node_has(x, n, holder))
-			continue;
-		losers[holder / 64] |= UINT64_C(1) << (holder % 64);
-		if (!node_reached(x, n, holder)) {
-			h->unreachable--;
-			stat_add(&x->st.unreachable, UINT64_MAX);
+			if (!node_reached(x, n, holder)) {
+				x->holder[holder].unreachable--;
+				stat_add(&x->st.unreachable, UINT64_MAX);
+			}
+			if (n->twice)
+				pmap_del(&x->twice, pair_key(holder, id));
+			node_drop(x, n, holder);
 		}
-		if (n->twice)
-			pmap_del(&x->twice, pair_key(holder, id));
-		node_drop(x, n, holder);
 	}
+	b->gone[id / 64] |= UINT64_C(1) << (id % 64);
+	b->n++;
 	node_free_unused(x, id);
 }
 
@@ -44,11 +56,10 @@ static bool may_go(const struct kvindex *x, const struct node *n)
 static unsigned evict_blocks(struct kvindex *x, unsigned want)
 {
 	const struct arena *a = &x->arena[NODES];
-	uint64_t losers[SET_WORDS] = { 0 };
-	unsigned gone = 0;
+	struct batch b = { .gone = calloc(a->high / 64 + 1, sizeof(*b.gone)) };
 
 	/* Twice around: the first may only take marks away. */
-	for (uint64_t steps = (uint64_t)a->high * 2; steps && gone < want; steps--) {
+	for (uint64_t steps = b.gone ? (uint64_t)a->high * 2 : 0; steps && b.n < want; steps--) {
 		uint32_t id = x->hand = x->hand + 1 < a->high ? x->hand + 1 : 1;
 		struct node *n = node_at(x, id);
 
@@ -59,17 +70,17 @@ static unsigned evict_blocks(struct kvindex *x, unsigned want)
 		while (may_go(x, n) && !n->touched) {
 			uint32_t up = n->parent;
 
-			node_evict(x, id, losers);
-			gone++;
+			node_evict(x, id, &b);
 			id = up;
 			n = node_at(x, id);
 		}
 	}
-	for (unsigned holder = 0; holder < x->nholders; holder++)
-		if (losers[holder / 64] >> (holder % 64) & 1)
-			entry_sweep(x, holder);
-	stat_add(&x->st.evicted, gone);
-	return gone;
+	for (unsigned holder = 0; b.n && holder < x->nholders; holder++)
+		if (b.losers[holder / 64] >> (holder % 64) & 1)
+			entry_sweep(x, holder, b.gone);
+	free(b.gone);
+	stat_add(&x->st.evicted, b.n);
+	return b.n;
 }
 
 /* Room for one more node and what it may bring with it. A table about to grow counts as grown; that the old one stays
@@ -85,6 +96,8 @@ int index_room(struct kvindex *x)
 		size_t need = sizeof(struct node) * 4;
 		unsigned want = (unsigned)(stat_get(&x->st.nodes) / 32) + BATCH_MIN;
 
+		if (want > BATCH_MAX)
+			want = BATCH_MAX;
 		if ((t->used + 8) * 4 > t->cap * 3 && t->live * 9 / 5 + 64 > t->cap)
 			need += (t->live * 9 / 5 + 64 - t->cap) * (sizeof(*t->slot) + sizeof(*t->refs));
 		if (bytes_used(x) + need <= x->max_bytes)

@@ -121,16 +121,27 @@ bool node_has(const struct kvindex *x, const struct node *n, unsigned holder)
 	return field_of(v, holder) >= 0;
 }
 
+void node_holders(const struct kvindex *x, const struct node *n, uint64_t ret[SET_WORDS])
+{
+	uint64_t v = atomic_load_explicit(&n->set, memory_order_relaxed);
+
+	memset(ret, 0, SET_WORDS * sizeof(*ret));
+	if (v & SET_EXT)
+		memcpy(ret, set_at(x, v)->have, SET_WORDS * sizeof(*ret));
+	else
+		for (; v; v >>= 16)
+			if (v & 0x1ff)
+				ret[((v & 0x1ff) - 1) / 64] |= UINT64_C(1) << (((v & 0x1ff) - 1) % 64);
+}
+
 bool node_held(const struct kvindex *x, const struct node *n)
 {
-	uint64_t v = atomic_load_explicit(&n->set, memory_order_relaxed), any = 0;
+	uint64_t have[SET_WORDS];
 
-	if (!(v & SET_EXT))
-		return v;
-	for (int i = 0; i < SET_WORDS; i++)
-		any |= set_at(x, v)->have[i];
-	return any;
+	node_holders(x, n, have);
+	return have[0] | have[1] | have[2] | have[3];
 }
+_Static_assert(SET_WORDS == 4, "node_held");
 
 /* The fifth holder: the fields move into a cell. */
 static int set_extend(struct kvindex *x, struct node *n, uint64_t v)

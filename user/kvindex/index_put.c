@@ -369,14 +369,17 @@ void index_clear_tier(struct kvindex *x, unsigned holder, enum index_tier tier)
 	holder_active(x, holder);
 }
 
-void entry_sweep(struct kvindex *x, unsigned holder)
+void entry_sweep(struct kvindex *x, unsigned holder, const uint64_t *gone)
 {
 	struct holder *h = &x->holder[holder];
 
-	for (uint32_t i = 0; i < h->cap;)
-		if (h->map[i].node && !node_at(x, h->map[i].node)->live)
+	for (uint32_t i = 0; i < h->cap;) {
+		uint32_t id = h->map[i].node; /* 0 is in no bitmap */
+
+		if (gone[id / 64] >> (id % 64) & 1)
 			entry_del(x, h, &h->map[i]);
 		else
 			i++;
+	}
 	holder_active(x, holder);
 }

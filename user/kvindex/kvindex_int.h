@@ -270,7 +270,8 @@ uint32_t child_get(struct kvindex *x, uint32_t parent, const struct state *end, 
 void node_free_unused(struct kvindex *x, uint32_t id); /* and its ancestors, where nobody has them any more */
 
 bool node_has(const struct kvindex *x, const struct node *n, unsigned holder);
-bool node_held(const struct kvindex *x, const struct node *n);	   /* by anybody */
+bool node_held(const struct kvindex *x, const struct node *n); /* by anybody */
+void node_holders(const struct kvindex *x, const struct node *n, uint64_t ret[SET_WORDS]);
 int node_take(struct kvindex *x, struct node *n, unsigned holder); /* 0 or -ENOMEM */
 void node_drop(struct kvindex *x, struct node *n, unsigned holder);
 void node_set_reach(struct kvindex *x, struct node *n, unsigned holder, bool on);
@@ -330,7 +331,7 @@ static inline unsigned keys_between(uint64_t start, uint64_t end)
 int index_room(struct kvindex *x); /* below the ceiling, or -ENOMEM */
 
 /* --- put.c --- */
-void entry_sweep(struct kvindex *x, unsigned holder); /* drop entries whose node is gone */
+void entry_sweep(struct kvindex *x, unsigned holder, const uint64_t *gone); /* drop entries of these nodes (bitmap) */
 void holder_active(struct kvindex *x, unsigned holder);
 
 /* --- guess.c --- */
