@@ -17,12 +17,17 @@
 
 static void progress(struct conn *c);
 
+/* What is no HTTP is answered below the application: without its headers, and the connection is over. */
 static void refuse(struct conn *c)
 {
-	struct request r = { .c = c };
+	struct buf *b = &c->pod->sim->scratch;
 
-	c->close_after = c->busy = true;
-	reply(&r, 400, "text/plain; charset=utf-8", STR("Invalid HTTP request received."));
+	buf_consume(b, buf_len(b));
+	head_start(b, c, 400);
+	buf_puts(b, "content-type: text/plain; charset=utf-8\r\ncontent-length: 30\r\nconnection: close\r\n\r\n"
+		    "Invalid HTTP request received.");
+	conn_send(c, buf_data(b), buf_len(b));
+	conn_finish(c);
 }
 
 static void on_data(void *arg, const char *p, size_t n)
