@@ -86,6 +86,13 @@ $(OUT)/%.o: %.c | need
 
 $(OUT)/user/datapath/kernel.o: $(SKELS)
 
+# What names the version is compiled again when it has changed.
+$(patsubst %.c,$(OUT)/%.o,$(shell grep -ls KVS_VERSION user/*/*.c tools/*/*.c)): .output/version
+.output/version: always
+	@mkdir -p $(@D)
+	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
+always:
+
 $(OUT)/llhttp/%.o: $(LLHTTP)/%.c | need
 	@mkdir -p $(@D)
 	$(call msg,CC,$<)
@@ -169,6 +176,7 @@ demo: ## install what is missing, build, show kvsteer at work (KEEP=1 leaves it 
 	@KEEP='$(KEEP)' selftests/demo.sh
 
 bench: all ## compare with HAProxy and nginx (root; ONLY=small,stream,long,memory ROUNDS=N MD=FILE)
+	@tools/check/deps.sh bench
 	@tools/bench/run.py --bin $(OUT)/bin $(if $(filter-out unit bpf e2e fuzz,$(ONLY)),--only $(ONLY)) \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MD),--md $(MD))
 
@@ -230,7 +238,6 @@ clean: ## remove .output
 
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all help need unit bpf fuzz-bins tsan-bins check check-built demo bench deps fuzz fuzz-run lint bench-index \
-	check-layers coverage \
-	compile_commands.json install clean
+.PHONY: all always help need unit bpf fuzz-bins tsan-bins check check-built demo bench bench-index deps fuzz fuzz-run lint \
+	check-layers coverage compile_commands.json install clean
 -include $(shell find .output -name '*.d' 2>/dev/null)

@@ -83,6 +83,7 @@ static int link_adopt(const struct programs *p, uint32_t ifindex, enum hook h)
 	return r;
 }
 
+/* 0: it was there, 1: it is new, or an error. */
 static int link_make(const struct programs *p, uint32_t ifindex, enum hook h)
 {
 	LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = F_BEFORE);
@@ -96,7 +97,7 @@ static int link_make(const struct programs *p, uint32_t ifindex, enum hook h)
 	if (fd < 0)
 		return -errno;
 	link_path(path, PIN_DIR, ifindex, h);
-	r = bpf_obj_pin(fd, path) < 0 ? -errno : 0;
+	r = bpf_obj_pin(fd, path) < 0 ? -errno : 1;
 	close(fd); /* unpinned, it goes with this */
 	return r;
 }
@@ -183,9 +184,10 @@ int attach_device(const struct programs *p, const struct programs *old, uint32_t
 	for (enum hook h = 0; h < HOOKS; h++) {
 		if (want != DATAPATH_CLSACT) {
 			r = link_make(p, ifindex, h);
-			if (!r) {
+			if (r >= 0) {
 				want = DATAPATH_TCX;
-				filter_remove(p, ifindex, h);
+				if (r) /* in the place of clsact: nothing is to count twice */
+					filter_remove(p, ifindex, h);
 				continue;
 			}
 			if (want == DATAPATH_TCX || (r != -EINVAL && r != -EOPNOTSUPP))
