@@ -996,6 +996,36 @@ static void a_guess_is_seen_and_can_be_taken_back(void **state)
 	end(&c);
 }
 
+/* What a request extends is not said again: the hashes begin at <from>. */
+static void a_guess_may_continue_an_earlier_one(void **state)
+{
+	static char text[INDEX_CHUNK * 8 + 1];
+	struct str parts[1] = { STR(BASE) };
+	struct events_guess g = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8 };
+	unsigned long before = 0;
+	struct index_text t;
+	uint64_t at[9];
+	struct scene c;
+
+	for (size_t i = 0; i < sizeof(text) - 1; i++)
+		text[i] = (char)('a' + i / INDEX_CHUNK);
+	begin(&c, false);
+	index_text_init(&t, at, 9);
+	assert_int_equal(index_text_feed(c.x, &t, text, strlen(text)), 0);
+	g.ns = index_namespace(c.x, parts, 1);
+	g.until_ns = time_mono() + 60 * NS_PER_S;
+	for (unsigned from = 0; from < 8; from += 4) {
+		g.from = from;
+		g.n = from + 4;
+		g.at = malloc(4 * sizeof(*g.at));
+		memcpy(g.at, at + from, 4 * sizeof(*g.at));
+		assert_int_equal(events_guess(c.e, &g), 0);
+		until(predicted(&c, text) > before);
+		before = predicted(&c, text);
+	}
+	end(&c);
+}
+
 static void a_pod_that_goes_leaves_nothing(void **state)
 {
 	struct scene c;
@@ -1069,6 +1099,7 @@ int main(void)
 		cmocka_unit_test(what_is_broken_is_counted_and_the_rest_goes_on),
 		cmocka_unit_test(a_new_base_name_moves_the_pod_to_its_namespace),
 		cmocka_unit_test(a_guess_is_seen_and_can_be_taken_back),
+		cmocka_unit_test(a_guess_may_continue_an_earlier_one),
 		cmocka_unit_test(a_pod_that_goes_leaves_nothing),
 		cmocka_unit_test(a_pod_is_live_when_all_of_its_ranks_are),
 	};
