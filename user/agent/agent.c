@@ -32,8 +32,7 @@ static int take_holders(struct agent *a, struct pod *p)
 	for (unsigned h = 0; h < INDEX_HOLDERS && got < p->spec.ranks; h++)
 		if (!(a->holders[h / 64] >> h % 64 & 1)) {
 			a->holders[h / 64] |= UINT64_C(1) << h % 64;
-			a->seen[h].process_start = NAN;
-			a->seen[h].asleep = false;
+			a->process_start[h] = NAN;
 			p->holder[got++] = (uint16_t)h;
 		}
 	return got == p->spec.ranks ? 0 : -ENOSPC;
@@ -140,12 +139,11 @@ static void pod_changed(void *arg, struct pod *p)
 	if (h < INDEX_HOLDERS && p->sample.at_ns) {
 		double start = p->sample.process_start;
 
-		if (isfinite(a->seen[h].process_start) && isfinite(start) && fabs(a->seen[h].process_start - start) > 1)
+		if (isfinite(a->process_start[h]) && isfinite(start) && fabs(a->process_start[h] - start) > 1)
 			events_invalidate(a->events, p, "its process started anew");
-		else if (!a->seen[h].asleep && p->sample.asleep)
+		else if (p->sample.asleep) /* each time: blocks announced before it slept may still arrive */
 			events_invalidate(a->events, p, "the engine sleeps");
-		a->seen[h].process_start = start;
-		a->seen[h].asleep = p->sample.asleep;
+		a->process_start[h] = start;
 	}
 	if (p->spec.events[0])
 		events_rebase(a->events, p, agent_base_name(a, p));

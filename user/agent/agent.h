@@ -35,10 +35,7 @@ struct agent {
 	struct ctl *ctl;
 	struct admin *admin;
 	uint64_t holders[INDEX_HOLDERS / 64]; /* taken */
-	struct {
-		double process_start;
-		bool asleep;
-	} seen[INDEX_HOLDERS]; /* by a pod's first holder: what its last sample said */
+	double process_start[INDEX_HOLDERS];  /* by a pod's first holder: what its last sample said */
 	struct loop_work publish;
 	struct loop_timer tick, drain, tail;
 	bool ready, draining, trimmed;
