@@ -365,7 +365,7 @@ void agent_free(struct agent *a)
 	discovery_stop(a->discovery);
 	scrape_stop(a->scrape);
 	events_stop(a->events);
-	datapath_close(a->datapath, true);
+	datapath_close(a->datapath, false); /* programs and counts outlive the daemon */
 	loop_timer_del(a->loop, &a->tick);
 	loop_timer_del(a->loop, &a->tail);
 	list_del(&a->publish.link);
