@@ -228,7 +228,7 @@ static void write_warnings(struct agent *a, struct jw *w)
 	jw_arr(w);
 	if (a->draining)
 		jw_str(w, "draining: no new connections are taken");
-	if (datapath_why(a->datapath)[0]) {
+	if (datapath_why(a->datapath)[0] && strcmp(a->cfg->datapath_mode, "off") != 0) {
 		snprintf(m, sizeof(m), "kernel data path: %.400s", datapath_why(a->datapath));
 		jw_str(w, m);
 	}

@@ -5,7 +5,7 @@
 
 static json_int_t num(const json_t *o, const char *key)
 {
-	return json_integer_value(json_object_get(o, key));
+	return (json_int_t)json_number_value(json_object_get(o, key));
 }
 
 static void print_uptime(json_int_t s)
