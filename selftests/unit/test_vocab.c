@@ -126,6 +126,21 @@ static void text_is_all_or_nothing(void **state)
 	vocab_unref(v);
 }
 
+/* kvsim's tokenizer, for a gateway that reads its vocabulary from a folder. */
+static void the_bytes_tokenizer_is_the_plain_table(void **state)
+{
+	struct vocab *v = load("selftests/data/bytes-tokenizer"), *plain = vocab_bytes();
+
+	assert_int_equal(vocab_size(v), 256);
+	assert_int_equal(vocab_prefix(v).n, 0);
+	for (uint32_t i = 0; i < 256; i++) {
+		assert_int_equal(vocab_token(v, i).n, 1);
+		assert_int_equal(*vocab_token(v, i).p, *vocab_token(plain, i).p);
+	}
+	vocab_unref(v);
+	vocab_unref(plain);
+}
+
 static void every_byte_is_a_token_of_the_plain_table(void **state)
 {
 	struct vocab *v = vocab_ref(vocab_bytes());
@@ -315,6 +330,7 @@ int main(void)
 		cmocka_unit_test(the_config_file_can_add_a_bos_and_tokens),
 		cmocka_unit_test(text_is_all_or_nothing),
 		cmocka_unit_test(every_byte_is_a_token_of_the_plain_table),
+		cmocka_unit_test(the_bytes_tokenizer_is_the_plain_table),
 		cmocka_unit_test(what_is_not_understood_is_refused_by_name),
 		cmocka_unit_test(real_tokenizers_give_the_text_back),
 	};
