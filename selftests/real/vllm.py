@@ -1,0 +1,419 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Real vLLM engines behind kvsteerd: is what is predicted what they report?
+
+    vllm.py --model-path DIR URL[,events=tcp://…,replay=tcp://…] …     engines that run already
+    KVS_REALENGINE=DIR vllm.py                                         starts two: DIR/venv/bin/vllm serve DIR/model
+    vllm.py --serve PORT …                                             … on these ports, with events and replay above
+
+Cases as in selftests/e2e: "ok NAME", "not ok NAME - why", "skip NAME - why"; exit 77 when there is no engine. Ends with a
+table. The SDK's case runs where this Python has the module openai. Nothing here is part of make check: two engines take
+4 GB and some minutes on a CPU.
+"""
+import argparse
+import http.client
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import urllib.parse
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e"))
+import lib
+from lib import Fail, Skip, need, until
+
+rng = random.Random()
+WORDS = ("river stone light house garden paper window morning letter winter music bread water table road bird horse green silver "
+         "quiet small round early north south glass iron wood ship lamp sound story number market island summer").split()
+table = []
+
+
+class Engine:
+    def __init__(self, url, events=None, replay=None):
+        u = urllib.parse.urlsplit(url if "//" in url else "http://" + url)
+        self.host, self.port, self.events, self.replay = u.hostname, u.port or 80, events, replay
+
+    name = property(lambda self: "%s:%d" % (self.host, self.port))
+
+    def spec(self):
+        return "{address: \"%s\"%s%s}" % (self.name, self.events and ", events: \"%s\"" % self.events or "", self.replay and ", replay: \"%s\"" % self.replay or "")
+
+    def call(self, path, body=None, timeout=30):
+        c = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        try:
+            c.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
+            r = c.getresponse()
+            data = r.read()
+        finally:
+            c.close()
+        need(r.status == 200, "%s answers %s with %d: %s" % (self.name, path, r.status, data[:200]))
+        return json.loads(data) if data[:1] in (b"{", b"[") else data.decode()
+
+    def block_size(self):
+        """What vllm:cache_config_info says."""
+        text = self.call("/metrics")
+        at = text.index("block_size=\"")
+        return int(text[at + 12:text.index("\"", at + 12)])
+
+
+def start_engine(d, port):
+    env = dict(os.environ, HOME=d, XDG_CACHE_HOME=os.path.join(d, "cache"), HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", VLLM_NO_USAGE_STATS="1",
+               DO_NOT_TRACK="1", VLLM_HOST_IP="127.0.0.1", VLLM_SERVER_DEV_MODE="1", VLLM_CPU_KVCACHE_SPACE="1", VLLM_CPU_OMP_THREADS_BIND="nobind",
+               OMP_NUM_THREADS="1")
+    e = Engine("127.0.0.1:%d" % port, "tcp://127.0.0.1:%d" % (port + 1), "tcp://127.0.0.1:%d" % (port + 2))
+    kv = {"enable_kv_cache_events": True, "publisher": "zmq", "endpoint": "tcp://*:%d" % (port + 1), "replay_endpoint": "tcp://127.0.0.1:%d" % (port + 2),
+          "topic": "kv@%s@tiny" % e.name}
+    argv = [os.path.join(d, "venv/bin/vllm"), "serve", os.path.join(d, "model"), "--load-format", "dummy", "--served-model-name", "tiny",
+            "--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--dtype", "float32", "--max-model-len", "8192", "--max-num-seqs", "32",
+            "--block-size", "32", "--num-gpu-blocks-override", "1024", "--enable-prefix-caching", "--prefix-caching-hash-algo", "sha256_cbor",
+            "--enable-prompt-tokens-details", "--kv-events-config", json.dumps(kv)]
+    log = open(os.path.join(d, "vllm-%d.log" % port), "w")
+    e.p = subprocess.Popen(argv, env=env, cwd=d, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+    return e
+
+
+def answers(e):
+    try:
+        e.call("/health", timeout=2)
+        return True
+    except (OSError, Fail, http.client.HTTPException):
+        return False
+
+
+def wait_for(e, timeout=400):
+    end = time.time() + timeout
+    while not answers(e):
+        need(e.p.poll() is None, "the engine on %s ended; see vllm-%d.log" % (e.name, e.port))
+        need(time.time() < end, "the engine on %s does not answer after %d s" % (e.name, timeout))
+        time.sleep(1)
+
+
+class Rig:
+    """The gateway before the engines, and what a case asks of them."""
+
+    def __init__(self, engines, model_path):
+        self.engines, self.w, self.asked = engines, lib.World(), 0
+        self.w.next_port = 28600
+        self.model = engines[0].call("/v1/models")["data"][0]["id"]
+        self.block = engines[0].block_size()
+        self.g = self.w.gateway(engines, pool="model-path: " + model_path)
+        until(lambda: all(p["index"] == "live" for p in self.g.cli("pod", "list")), "events flow", 30)
+
+    def tokens(self, text):
+        return self.engines[0].call("/tokenize", {"model": self.model, "prompt": text})["count"]
+
+    def text(self, n):
+        """A prompt of exactly n tokens like which there is no other."""
+        words = [rng.choice(WORDS) for _ in range(n)]
+        while True:
+            have = self.tokens(" ".join(words))
+            if have == n:
+                return " ".join(words)
+            if have > n:
+                del words[-(have - n):]
+            else:
+                words += [rng.choice(WORDS) for _ in range(n - have)]
+
+    def quiet(self):
+        seen = [self.g.metric("kv_event_batches_total"), time.time()]
+
+        def still():
+            n = self.g.metric("kv_event_batches_total")
+            if n != seen[0]:
+                seen[:] = n, time.time()
+            return time.time() - seen[1] > 0.3
+        until(still, "events come to an end", 30)
+
+    def settled(self):
+        """All that is believed comes from events. (What was sent less than two seconds ago is known as a guess too, in chunks of
+        text, which may be some tokens more than the engine's blocks.)"""
+        self.quiet()
+        time.sleep(max(0.0, self.asked + 2.3 - time.time()))
+
+    def ask(self, name, prompt, path="/v1/completions", **more):
+        body = dict({"model": self.model, "max_tokens": 1, "temperature": 0}, **more)
+        body["messages" if "chat" in path else "prompt"] = prompt
+        a = self.g.post(body, path, ["x-kvsteer-explain: 1"], timeout=60)
+        need(a.status == 200 and a.complete, "%s: status %d: %s" % (name, a.status, a.body[:300]))
+        usage = json.loads(a.events()[-2])["usage"] if more.get("stream") else a.json()["usage"]
+        return self.seen(name, a.headers["x-kvsteer-pod"], json.loads(a.headers["x-kvsteer-decision"]), usage, a.headers["x-request-id"])
+
+    def seen(self, name, pod, why, usage, rid):
+        self.asked = time.time()
+        r = argparse.Namespace(pod=pod, mode=why["mode"], predicted=why["predicted_tokens"], tokens=usage["prompt_tokens"],
+                               reported=(usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0))
+        d = until(lambda: self.decision(rid), "the decision is kept")
+        need(d["reported_tokens"] == r.reported, "%s: kvsteer saw %s cached tokens reported, the client %d" % (name, d["reported_tokens"], r.reported))
+        table.append((name, r.tokens, r.pod, r.mode, r.predicted, r.reported, "%.1f" % d["ttft_ms"]))
+        return r
+
+    def decision(self, rid):
+        try:
+            return self.g.cli("decision", "show", rid)
+        except Fail:
+            return None
+
+    def twice(self, prompts, **more):
+        """Each new, then known: the second on the same pod, predicted as reported. {name: prompt} → {name: pod}"""
+        pods = {}
+        for name, p in prompts.items():
+            first = self.ask(name + ", new", p, **more)
+            need(first.reported == 0 and first.predicted == 0, "%s: a new prompt: %r" % (name, first))
+            pods[name] = first.pod
+        self.settled()
+        for name, p in prompts.items():
+            second = self.ask(name + ", again", p, **more)
+            self.agrees(name, second)
+            need(second.reported == (second.tokens - 1) // self.block * self.block, "%s: the engine had not kept all of it: %r" % (name, second))
+            need(second.pod == pods[name] or second.reported == 0, "%s: first on %s, then on %s" % (name, pods[name], second.pod))
+        return pods
+
+    def agrees(self, name, r):
+        need(abs(r.predicted - r.reported) < self.block, "%s: %r" % (name, r))
+        need(r.mode == "precise", "%s: %r" % (name, r))
+
+
+# --- cases ---
+
+def case_models_are_the_engines(r):
+    with r.g.connect() as c:
+        c.send(lib.request(b"", "/v1/models", method="GET"))
+        need([m["id"] for m in c.answer().json()["data"]] == [r.model], "not listed")
+
+
+def case_completions_of_many_lengths(r):
+    b, prompts = r.block, {}
+    for n in (b - 1, b, b + 1, 2 * b, 10 * b - 1, 10 * b, 10 * b + 1, 500, 32 * b, 2000, 4000):
+        prompts["completion of %d" % n] = r.text(n)
+    r.twice(prompts)
+
+
+def case_one_token_more_than_whole_blocks(r):
+    p = r.text(16 * r.block)
+    r.twice({"whole blocks": p})
+    r.settled()
+    s = r.ask("whole blocks and a word", p + " river stone")
+    r.agrees("whole blocks and a word", s)
+    need(s.reported == 16 * r.block, "%r" % s)
+
+
+def case_prompts_that_part(r):
+    p = r.text(900)
+    pod = r.twice({"parting, root": p})["parting, root"]
+    words = p.split(" ")
+    for k in (700, 333):
+        r.settled()
+        s = r.ask("parting at %d" % k, " ".join(words[:k]) + " Zebra " + r.text(60))
+        r.agrees("parting at %d" % k, s)
+        need(s.pod == pod and s.reported > 0, "%r" % s)
+
+
+def case_any_text(r):
+    p = "Grüße aus Zürich — 東京の天気は晴れ。🙂 def f(x):\n\treturn x ** 2\n\n\n   'quoted'  \u00a0 \u200b " * 25
+    r.twice({"many scripts": p + str(rng.random())})
+
+
+def case_token_ids(r):
+    p = r.text(640)
+    pod = r.twice({"ids, as text": p})["ids, as text"]
+    ids = r.engines[0].call("/tokenize", {"model": r.model, "prompt": p})["tokens"]
+    s = r.ask("ids, as ids", ids)
+    r.agrees("ids", s)
+    need(s.pod == pod and s.reported > 0, "%r" % s)
+
+
+def case_tenants(r):
+    p = r.text(700)
+    for salt in ("red", "blue"):
+        r.twice({"tenant " + salt: p}, cache_salt=salt)
+    s = r.ask("no tenant", p)
+    need(s.predicted == s.reported == 0, "%r" % s)
+
+
+def case_streams(r):
+    p = r.text(800)
+    r.twice({"stream": p}, stream=True, stream_options={"include_usage": True}, max_tokens=8)
+
+
+def case_generated_text(r):
+    """What was generated may tokenize otherwise when it comes back as text: never more predicted than a block over what is there."""
+    p = r.text(300)
+    a = r.g.post({"model": r.model, "prompt": p, "max_tokens": 100, "temperature": 0, "ignore_eos": True}, timeout=60)
+    r.settled()
+    s = r.ask("next turn", p + a.json()["choices"][0]["text"] + " river")
+    need(s.reported >= 288 // r.block * r.block, "%r" % s)
+    print("NOTE: next turn after 100 generated tokens: predicted %d, reported %d" % (s.predicted, s.reported), flush=True)
+
+
+def case_chat_stays_on_its_pod(r):
+    chat = [{"role": "system", "content": r.text(400)}, {"role": "user", "content": r.text(50)}]
+    first = r.ask("chat, first turn", chat, "/v1/chat/completions", max_tokens=8)
+    r.quiet()
+    chat += [{"role": "assistant", "content": "river"}, {"role": "user", "content": r.text(40)}]
+    s = r.ask("chat, second turn", chat, "/v1/chat/completions", max_tokens=8)
+    need(s.pod == first.pod and s.reported > 300, "%r" % s)
+
+
+def case_curl(r):
+    p = r.text(480)
+    got = []
+    for name in ("curl, new", "curl, again"):
+        head = os.path.join(r.w.dir.name, "head")
+        out = subprocess.run(["curl", "-sS", "--noproxy", "*", "-D", head, "-H", "Content-Type: application/json", "-H", "x-kvsteer-explain: 1",
+                              "-d", json.dumps({"model": r.model, "prompt": p, "max_tokens": 4}), "http://%s:%d/v1/completions" % r.g.addr],
+                             capture_output=True, text=True, timeout=60)
+        need(out.returncode == 0, "curl: " + out.stderr)
+        h = {k.lower(): v.strip() for k, v in (l.split(":", 1) for l in open(head) if ":" in l)}
+        got.append(r.seen(name, h["x-kvsteer-pod"], json.loads(h["x-kvsteer-decision"]), json.loads(out.stdout)["usage"], h["x-request-id"]))
+        r.settled()
+    r.agrees("curl", got[1])
+    need(got[0].pod == got[1].pod and got[1].reported > 0, "%r" % got)
+
+
+def case_openai_sdk(r):
+    try:
+        import openai
+    except ImportError:
+        raise Skip("this Python has no module openai")
+    c = openai.OpenAI(base_url="http://%s:%d/v1" % r.g.addr, api_key="none", default_headers={"x-kvsteer-explain": "1"})
+    need([m.id for m in c.models.list()] == [r.model], "models")
+    p, got = r.text(512), []
+    for name in ("SDK, new", "SDK, again"):
+        raw = c.completions.with_raw_response.create(model=r.model, prompt=p, max_tokens=4)
+        a = raw.parse()
+        got.append(r.seen(name, raw.headers["x-kvsteer-pod"], json.loads(raw.headers["x-kvsteer-decision"]), a.usage.model_dump(), raw.headers["x-request-id"]))
+        r.settled()
+    r.agrees("SDK", got[1])
+    need(got[0].pod == got[1].pod and got[1].reported > 0, "%r" % got)
+    with c.chat.completions.with_streaming_response.create(
+            model=r.model, messages=[{"role": "user", "content": r.text(300)}], max_tokens=20, stream=True, stream_options={"include_usage": True},
+            extra_body={"ignore_eos": True}) as raw:
+        usage, n = None, 0
+        for chunk in raw.parse():
+            usage, n = chunk.usage or usage, n + 1
+    need(usage and usage.completion_tokens == 20 and n >= 20, "a stream of %d chunks, %r" % (n, usage))
+
+
+def case_eviction(r):
+    """One pod gets more than it can keep; what it has lost is not predicted."""
+    text = r.engines[0].call("/metrics")
+    at = text.index("num_gpu_blocks=\"")
+    blocks = int(text[at + 16:text.index("\"", at + 16)])
+    n = min(6000, blocks * r.block // 5)
+    if blocks * r.block > 100000:
+        raise Skip("the cache has room for %d tokens: too much to fill here" % (blocks * r.block))
+    for e in r.engines[1:]:
+        r.g.cli("pod", "drain", e.name)
+    try:
+        prompts = [r.text(n) for _ in range(blocks * r.block // n + 2)]
+        for i, p in enumerate(prompts):
+            r.ask("filling, %d" % i, p)
+        r.settled()
+        need(r.g.metric("kv_events_total{type=\"removed\"") > 0, "nothing was evicted")
+        for name, i in (("evicted", 0), ("the last kept", -1), ("half evicted", 2)):
+            s = r.ask(name, prompts[i])
+            r.agrees(name, s)
+            r.settled()
+    finally:
+        for e in r.engines[1:]:
+            r.g.cli("pod", "undrain", e.name)
+
+
+def case_reset_is_heard_with_the_next_request(r):
+    p = r.text(600)
+    pod = r.twice({"before the reset": p})["before the reset"]
+    e = next(e for e in r.engines if e.name == pod)
+    try:
+        e.call("/reset_prefix_cache", {})
+    except Fail as f:
+        raise Skip("the engine has no /reset_prefix_cache: %s" % f)
+    e.call("/v1/completions", {"model": r.model, "prompt": "one two three", "max_tokens": 1})
+    r.quiet()
+    s = r.ask("after the reset", p)
+    need(s.predicted == s.reported == 0, "%r" % s)
+
+
+def case_a_new_gateway_knows_it_by_replay(r):
+    p = r.text(1000)
+    pod = r.twice({"before the restart": p})["before the restart"]
+    r.g.stop(signal.SIGTERM)
+    r.g = r.w.gateway(r.engines, pool="model-path: " + r.model_path)
+    until(lambda: all(x["index"] == "live" for x in r.g.cli("pod", "list")), "events flow", 30)
+    r.quiet()
+    s = r.ask("after the restart", p)
+    r.agrees("after the restart", s)
+    need(s.pod == pod and s.reported > 0, "%r" % s)
+
+
+def print_table(block):
+    heads = ("REQUEST", "TOKENS", "POD", "MODE", "PREDICTED", "REPORTED", "TTFT ms")
+    rows = [heads] + [tuple(map(str, t)) for t in table]
+    w = [max(len(r[i]) for r in rows) for i in range(len(heads))]
+    print()
+    for r in rows:
+        print("  ".join(c.ljust(w[i]) if i in (0, 2, 3) else c.rjust(w[i]) for i, c in enumerate(r)))
+    precise = [t for t in table if t[3] == "precise"]
+    print("\n%d precise requests: %d tokens predicted, %d reported; %d predicted exactly, %d more within a block" % (
+        len(precise), sum(t[4] for t in precise), sum(t[5] for t in precise), sum(t[4] == t[5] for t in precise), sum(0 < abs(t[4] - t[5]) < block for t in precise)))
+
+
+def run_cases(rig, only):
+    failed = 0
+    for name, f in list(globals().items()):
+        if not name.startswith("case_") or only not in name:
+            continue
+        try:
+            f(rig)
+            print("ok %s" % name[5:], flush=True)
+        except Skip as e:
+            print("skip %s - %s" % (name[5:], e), flush=True)
+        except Exception as e:
+            failed += 1
+            print("not ok %s - %s" % (name[5:], " ".join(str(e).split()) or repr(e)), flush=True)
+            if not isinstance(e, Fail):
+                traceback.print_exc()
+    return failed
+
+
+def main():
+    ap = argparse.ArgumentParser(description="real vLLM engines behind kvsteerd")
+    ap.add_argument("engines", nargs="*", metavar="URL[,events=…,replay=…]")
+    ap.add_argument("--model-path", metavar="DIR", help="the engines' tokenizer.json")
+    ap.add_argument("--serve", nargs=2, type=int, default=(18000, 18010), metavar="PORT")
+    ap.add_argument("--only", default="", help="cases whose name has this")
+    o = ap.parse_args()
+    d, started, rig = os.environ.get("KVS_REALENGINE"), [], None
+    engines = [Engine(u.split(",")[0], **dict(x.split("=", 1) for x in u.split(",")[1:])) for u in o.engines]
+    if not engines and not d:
+        print("skip vllm.py - no engine: neither URLs nor KVS_REALENGINE=DIR are given")
+        sys.exit(77)
+    try:
+        if not engines:
+            d = os.path.abspath(d)
+            engines = started = [start_engine(d, p) for p in o.serve]
+            for e in started:
+                wait_for(e)
+        path = o.model_path or os.path.join(d or ".", "model")
+        rig = Rig(engines, path)
+        rig.model_path = path
+        failed = run_cases(rig, o.only)
+        print_table(rig.block)
+    finally:
+        if rig:
+            rig.w.close()
+        for e in started:
+            os.killpg(e.p.pid, signal.SIGTERM)
+        for e in started:
+            try:
+                e.p.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(e.p.pid, signal.SIGKILL)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
