@@ -503,6 +503,8 @@ static int bodies_make(void)
 	prefix_len = is_long ? text / 10 * 9 : text / 2;
 	tail_len = text - prefix_len;
 	n_tails = is_long ? (size_t)((opt.settle + opt.dur) * opt.rate * 1.5) + 64 : 4096;
+	if (opt.kind == IDLE || opt.kind == HOLD)
+		n_tails = 8; /* what a connection holds is asked for, not what an index of prompts does */
 	tails = calloc(n_tails, sizeof(*tails));
 	for (uint32_t i = 0; i < opt.n_prefixes; i++) {
 		prefix[i] = prompt_text(mix64(i), prefix_len);

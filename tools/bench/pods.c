@@ -38,7 +38,7 @@ struct conn {
 	int fd, pod; /* a listener has <listens> set */
 	bool listens, in_body, out_armed;
 	uint32_t hlen;
-	uint64_t left; /* of the request's body */
+	uint64_t left, body; /* of the request's body: still to come, all of it */
 	uint64_t t_first, t_last;
 	char *pend; /* what the peer did not take yet */
 	size_t npend;
@@ -248,11 +248,9 @@ static int json_send(struct conn *c, const char *type, const char *body, size_t 
 
 static int answer_chat(struct conn *c)
 {
-	static const char end[] = "\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":256,"
-				  "\"completion_tokens\":200,\"total_tokens\":456}}";
-	char body[FRAME_MAX * 4];
+	char body[FRAME_MAX * 4], end[160];
 	unsigned int size = 1024;
-	int n;
+	int n, nend;
 
 	sscanf(c->spec, "json size=%u", &size);
 	if (size > sizeof(body) - 512)
@@ -262,10 +260,14 @@ static int answer_chat(struct conn *c)
 		     "\"object\":\"chat.completion\",\"model\":\"m\",\"choices\":[{\"index\":0,\"message\":"
 		     "{\"role\":\"assistant\",\"content\":\"",
 		     c->t_first, c->t_last);
-	while (n + sizeof(end) - 1 < size)
+	nend = snprintf(end, sizeof(end),
+			"\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":%" PRIu64
+			",\"completion_tokens\":200,\"total_tokens\":%" PRIu64 "}}",
+			c->body / 4, c->body / 4 + 200);
+	while (n + nend < (int)size)
 		body[n++] = 'a';
-	memcpy(body + n, end, sizeof(end) - 1);
-	return json_send(c, "application/json", body, (size_t)n + sizeof(end) - 1);
+	memcpy(body + n, end, (size_t)nend);
+	return json_send(c, "application/json", body, (size_t)(n + nend));
 }
 
 static int answer_metrics(struct conn *c)
@@ -282,7 +284,7 @@ static int answer_metrics(struct conn *c)
 		     "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{model_name=\"m\"} 0\n"
 		     "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{model_name=\"m\"} 0.25\n"
 		     "# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{block_size=\"16\","
-		     "num_gpu_blocks=\"65536\"} 1\n",
+		     "num_gpu_blocks=\"262144\"} 1\n",
 		     running);
 	return json_send(c, "text/plain; version=0.0.4", body, (size_t)n);
 }
@@ -353,6 +355,7 @@ static int conn_read(struct conn *c)
 		body = (size_t)(c->head + c->hlen - (end + 4));
 		if (head_parse(c, end) || body > c->left)
 			return -EPROTO;
+		c->body = c->left;
 		c->left -= body;
 		c->hlen = 0;
 		c->in_body = true;

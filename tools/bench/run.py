@@ -382,7 +382,7 @@ class Kvsteer(Gateway):
 
     def command(self):
         cmd = [self.path, "--listen", self.target, "--datapath", self.datapath, "--workers", "2", "--control",
-               self.dir + "/control", "--set", "admin.address=%s:%d" % (GW_ADDR, ADMIN_PORT)]
+               self.dir + "/control", "--set", "log.level=warn", "--set", "admin.address=%s:%d" % (GW_ADDR, ADMIN_PORT)]
         for p in PODS:
             cmd += ["--pod", p]
         return cmd
@@ -408,7 +408,7 @@ class Results:
     """Values of all rounds by (measure row, candidate)."""
 
     def __init__(self):
-        self.rows, self.values, self.notes = [], {}, []
+        self.rows, self.values, self.notes, self.foreign = [], {}, [], {}
 
     def add(self, row, name, value):
         if row not in self.rows:
@@ -432,7 +432,7 @@ def bad(res, what, name, r):
             what, name, r["complete"], r["issued"], r["errors"],
             " (status %d)" % r["bad_status"] if r["bad_status"] else ""))
     if r["foreign"] > FOREIGN_MAX:
-        res.notes.append("%s, %s: others took %.2f cores of a window" % (what, name, r["foreign"]))
+        res.foreign.setdefault(what, []).append(r["foreign"])
 
 
 def us(ns):
@@ -492,10 +492,10 @@ def memory(res, c, args):
     res.add("memory: per idle connection, KB", c.name, (r["rss"] - r["rss_base"]) / max(1, r["complete"]) / 1e3)
     c.stop()
     pids = c.start()
-    r = c.lab.load(c.target, pids, k="hold", c=n, r=2000, s=1, d=0.5, b=1024, e="12,2,250")
+    r = c.lab.load(c.target, pids, k="hold", c=n, r=1250, s=1, d=0.5, b=1024, e="12,2,250")
     bad(res, "slow streams", c.name, r)
     res.add("memory: per slow stream, KB", c.name, (r["rss"] - r["rss_base"]) / max(1, r["begun"]) / 1e3)
-    res.add("memory: slow streams complete, of %d" % n, c.name, r["complete"])
+    res.add("memory: slow streams lost", c.name, n - r["complete"])
     c.stop()
 
 
@@ -545,6 +545,8 @@ def run(lab, args, log):
         row = "stream: machine CPU per chunk, µs"
         for over, base in zip(res.values.get((row, c.name), []), res.values.get((row, "direct"), [])):
             res.add("stream: machine CPU per chunk over direct, µs", c.name, over - base)
+    for what, cores in res.foreign.items():
+        res.notes.append("%s: others took up to %.1f cores in %d windows" % (what, max(cores), len(cores)))
     return res, [c.name for c in cands]
 
 
@@ -588,6 +590,8 @@ def verdicts(res, names):
         must(k + ": RSS before traffic", res.med("memory: RSS before traffic, MB", k), 32, "MB")
         must(k + ": memory per relayed stream", res.med("memory: per slow stream, KB", k), 5, "KB")
         must(k + ": memory per idle connection", res.med("memory: per idle connection, KB", k), 1.5, "KB")
+        n = res.med("memory: slow streams lost", k)
+        must(k + ": slow streams lost", n, 0, "")
         must(k + ": idle CPU", res.med("idle: CPU, % of a core", k), 10, "%")
     return out
 
