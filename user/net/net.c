@@ -3,10 +3,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 int net_addr_parse(struct str s, struct net_addr *ret)
@@ -161,6 +163,21 @@ int net_error(int fd)
 	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n) < 0)
 		return -errno;
 	return -e;
+}
+
+int net_unacked(int fd, unsigned *ret_retransmits)
+{
+	struct tcp_info ti = { 0 };
+	socklen_t n = sizeof(ti);
+	int bytes = 0;
+
+	*ret_retransmits = 0;
+	if (ioctl(fd, SIOCOUTQ, &bytes) < 0)
+		return -errno;
+	if (bytes && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &ti, &n) < 0)
+		return -errno;
+	*ret_retransmits = ti.tcpi_retransmits;
+	return bytes;
 }
 
 void net_reset(int fd)

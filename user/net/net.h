@@ -40,6 +40,10 @@ int net_dial(const struct net_addr *a);
 int net_accept(int listener, struct net_addr *ret_peer); /* non-blocking, TCP_NODELAY; -EAGAIN when none waits */
 int net_error(int fd);					 /* SO_ERROR as a negative errno, 0 if none */
 
+/* Bytes written that the peer's host has not acknowledged, and how often the first of them has been sent again in a row
+ * (0 while the peer's window is closed: such a peer is slow, not gone). Or a negative errno. */
+int net_unacked(int fd, unsigned *ret_retransmits);
+
 /* Close so that the peer gets RST, whatever lies unread. */
 void net_reset(int fd);
 

@@ -20,6 +20,8 @@
 
 #include "proxy/proxy_int.h"
 
+#define RETRANSMITS_LOST 2 /* of the same bytes, in a row: 0.6 s at the least */
+
 static const struct config_pool *limits(const struct request *r)
 {
 	return r->pool ? r->pool->cfg : &r->c->w->sh->cfg->pools[0];
@@ -424,7 +426,9 @@ void request_dispatch(struct request *r)
 	}
 	u->req = r;
 	r->u = u;
-	client_timer(r->c, now + (u->connecting ? limits(r)->connect_timeout : limits(r)->first_byte));
+	client_timer(r->c, now + (u->connecting || limits(r)->connect_timeout < limits(r)->first_byte
+					  ? limits(r)->connect_timeout
+					  : limits(r)->first_byte));
 	if (u->writable)
 		request_send(r);
 }
@@ -580,10 +584,23 @@ static void timed_out(struct request *r, enum stats_id which, const char *what)
 		request_refuse(r, STATS_REQ_UPSTREAM_CUT, 504, "timeout_error", what);
 }
 
+/* A host that vanished says nothing: a pooled connection to it looks alive, and the request would wait for its first
+ * byte as long as that may take. TCP knows that nothing arrives. *ret_look: when to ask it again, if that is open. */
+static bool lost_on_the_way(struct request *r, uint64_t now, uint64_t *ret_look)
+{
+	uint64_t patience = limits(r)->connect_timeout;
+	unsigned again;
+
+	if (!r->u || r->u->heard || r->resp_head || net_unacked(r->u->io.fd, &again) <= 0)
+		return false;
+	*ret_look = now + patience;
+	return again >= RETRANSMITS_LOST && now - r->last_ns >= patience;
+}
+
 void request_tick(struct request *r, uint64_t now)
 {
 	const struct config_pool *lim = limits(r);
-	uint64_t at;
+	uint64_t at, look = UINT64_MAX;
 
 	if (!r->decided) {
 		if (now >= r->stall_at && r->stall_at) {
@@ -614,6 +631,9 @@ void request_tick(struct request *r, uint64_t now)
 			timed_out(r, STATS_TIMEOUT_CLIENT, "The request's body did not arrive in time.");
 			return;
 		}
+	} else if (lost_on_the_way(r, now, &look)) {
+		timed_out(r, STATS_TIMEOUT_CONNECT, NULL);
+		return;
 	} else {
 		at = r->last_ns + (r->resp_head ? lim->stream_idle : lim->first_byte);
 		if (now >= at) {
@@ -621,6 +641,7 @@ void request_tick(struct request *r, uint64_t now)
 				  "The pod did not answer within limits.first-byte.");
 			return;
 		}
+		at = look < at ? look : at;
 	}
 	client_timer(r->c, at);
 }
