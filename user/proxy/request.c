@@ -397,6 +397,7 @@ void request_ready(struct request *r)
 	}
 	if (r->vetted)
 		buf_free(&r->plain);
+	r->d = decision_trim(r->d);
 	decision_log(r->d);
 	request_dispatch(r);
 }
