@@ -480,6 +480,25 @@ static void recovery_and_restart_leave_what_is_true(void **state)
 
 /* --- speculation --- */
 
+/* What keeps a prefix in the LRU is being said again; the age tells when that is due. */
+static void a_match_by_guess_tells_its_age(void **state)
+{
+	struct kvindex *x = fresh();
+	uint64_t at[80], rest[80];
+	char text[2000];
+
+	memcpy(text, text_of(0, 1000), sizeof(text));
+	chunks_of(x, text, 2000, at, 80);
+	chunks_of(x, text_of(1, 1000), 4000, rest, 80); /* takes the place of the former */
+	for (int round = 0; round < 2; round++) {
+		assert_int_equal(index_speculate(x, 0, 0, at, 0, 35, 14 * 256, 0, 1000), 0);
+		assert_in_range(look(x, 0, 0, text, 2000).age, 0, 35);
+		assert_int_equal(index_speculate(x, 0, 0, rest, 0, 60, 14 * 256, 0, 1000), 0);
+		assert_in_range(look(x, 0, 0, text, 2000).age, 60, 95);
+	}
+	index_free(x);
+}
+
 static void a_guess_ends_with_its_time(void **state)
 {
 	struct kvindex *x = fresh();
@@ -660,6 +679,7 @@ int main(void)
 		cmocka_unit_test(an_unknown_parent_is_refused),
 		cmocka_unit_test(recovery_and_restart_leave_what_is_true),
 		cmocka_unit_test(a_guess_ends_with_its_time),
+		cmocka_unit_test(a_match_by_guess_tells_its_age),
 		cmocka_unit_test(a_guess_is_refreshed_and_undone),
 		cmocka_unit_test(real_blocks_win_over_guesses),
 		cmocka_unit_test(an_engine_without_events_has_an_lru),

@@ -148,6 +148,10 @@ int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint6
 		if (root)
 			id = spec_get(x, root, at[i], bytes, true);
 		x->pin = id;
+		if (id) {
+			count_add(&x->said, 1);
+			__atomic_store_n(&node_at(x, id)->depth, x->said, __ATOMIC_RELAXED);
+		}
 		if (id)
 			atomic_store_explicit(&node_at(x, id)->tok_end,
 					      (uint32_t)((uint64_t)(i + 1) * tokens_per_chunk_q8 >> 8),

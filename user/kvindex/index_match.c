@@ -34,6 +34,7 @@ struct best {
 	uint64_t real_end, guess_end;
 	uint32_t real_node;
 	uint32_t guess_tokens;
+	uint32_t guess_said;
 };
 
 struct match {
@@ -406,6 +407,7 @@ static void guess_end(struct match *m, const struct group *g)
 			{
 				m->best[h].guess_end = chunks * INDEX_CHUNK;
 				m->best[h].guess_tokens = atomic_load_explicit(&n->tok_end, memory_order_relaxed);
+				m->best[h].guess_said = __atomic_load_n(&n->depth, __ATOMIC_RELAXED);
 				set[h / 64] &= ~(UINT64_C(1) << (h % 64));
 			}
 		}
@@ -431,11 +433,13 @@ static void hit_fill(const struct match *m, const struct best *b, struct index_h
 	if (guess && guess == m->len)
 		guess -= INDEX_CHUNK;
 	hit->exact = true;
+	hit->age = 0;
 	hit->bytes = n->byte_end;
 	hit->tokens = atomic_load_explicit(&n->tok_end, memory_order_relaxed);
 	hit->blocks = n->depth;
 	if (guess > hit->bytes) {
 		hit->exact = false;
+		hit->age = atomic_load_explicit(&m->x->said, memory_order_relaxed) - b->guess_said;
 		hit->tokens += (uint32_t)((guess - hit->bytes) * b->guess_tokens / b->guess_end);
 		hit->blocks += (uint32_t)((guess - hit->bytes + INDEX_CHUNK - 1) / INDEX_CHUNK);
 		hit->bytes = guess;

@@ -59,6 +59,7 @@ struct index_hit {
 	bool exact;	 /* ends at the end of an engine block that events announced; else from speculation */
 	uint32_t tokens; /* in whole engine blocks */
 	uint32_t blocks;
+	uint32_t age;	/* not exact: chunks speculated, by anyone, since its end was last said; else 0 */
 	uint64_t bytes; /* where the match ends */
 };
 

@@ -46,7 +46,7 @@ struct node {
 	_Atomic uint64_t set;
 	uint32_t byte_end;	  /* r */
 	_Atomic uint32_t tok_end; /* speculative nodes: the latest estimate */
-	uint32_t depth;		  /* r: blocks */
+	uint32_t depth;		  /* r: blocks; speculative nodes: index->said when last said, atomically */
 	uint32_t parent;	  /* r */
 	uint32_t root : ID_BITS;  /* r; together with spec */
 	uint32_t spec : 1;	  /* r */
@@ -141,6 +141,7 @@ struct kvindex {
 	unsigned nholders;
 	_Atomic uint64_t active[SET_WORDS]; /* holders that have anything */
 	_Atomic uint32_t nspec;		    /* speculative nodes */
+	_Atomic uint32_t said;		    /* chunks ever speculated, modulo 2^32 */
 
 	/* writer */
 	struct qsbr *q;

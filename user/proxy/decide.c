@@ -27,6 +27,7 @@ struct deciding {
 	unsigned nrows, nhits;
 	struct pod *pods[SCHED_ROWS_MAX]; /* of the rows; valid inside the section */
 	uint32_t bytes[SCHED_ROWS_MAX];	  /* matched */
+	uint32_t age[SCHED_ROWS_MAX];	  /* of a match by speculation, in chunks */
 	uint64_t best_bytes;		  /* of the deepest exact match */
 	uint32_t best_tokens;
 	bool live;
@@ -104,7 +105,7 @@ static void candidates(struct deciding *d, const uint64_t mask[4], uint64_t now)
 				.engine_waiting = (float)d->s->samples[i].waiting,
 			};
 			d->w->row_blocks[d->nrows] = 0;
-			d->bytes[d->nrows] = 0;
+			d->bytes[d->nrows] = d->age[d->nrows] = 0;
 			d->pods[d->nrows++] = p;
 			d->live |= atomic_load(&p->index_live);
 		}
@@ -150,6 +151,7 @@ static void match(struct deciding *d)
 				w->rows[i].matched = hit->tokens;
 				w->row_blocks[i] = hit->blocks;
 				d->bytes[i] = (uint32_t)hit->bytes;
+				d->age[i] = hit->age;
 				if (hit->exact && hit->bytes > d->best_bytes) {
 					d->best_bytes = hit->bytes;
 					d->best_tokens = hit->tokens;
@@ -193,15 +195,16 @@ static void speculate(struct deciding *d, unsigned row)
 
 	if (!w->sh->events || g.holder >= INDEX_HOLDERS || (!live && !pool->cfg->approx_lru))
 		return;
-	/* Without events nothing refreshes what is known: say it all again, so that the LRU keeps it. */
-	if (!live)
-		g.from = 0;
+	if (live) {
+		g.until_ns = loop_now(w->loop) + GUESS_LIFE;
+	} else {
+		g.lru_chunks = (uint32_t)((tokens ? tokens : pool->cfg->kv_tokens) * q8 / 256 / INDEX_CHUNK);
+		/* Without events only being said again keeps a prefix in the LRU; often enough is enough. */
+		if (d->age[row] > g.lru_chunks / 8)
+			g.from = 0;
+	}
 	if (g.from >= g.n)
 		return;
-	if (live)
-		g.until_ns = loop_now(w->loop) + GUESS_LIFE;
-	else
-		g.lru_chunks = (uint32_t)((tokens ? tokens : pool->cfg->kv_tokens) * q8 / 256 / INDEX_CHUNK);
 	g.at = malloc((g.n - g.from) * sizeof(*g.at));
 	if (!g.at)
 		return;
