@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The events thread: a loop of its own, the index's one writer. Everything that others ask of it comes as a post, in
  * order, so a holder that was given back and given out again is cleared in between.
+ *
+ * Guesses come with every request, and a wake-up for each would cost more than the guess. They lie in a stack of their
+ * own: the first one wakes the thread, which then looks again each 2 ms until it has found nothing.
  */
 #include "events/events.h"
 
@@ -14,6 +17,7 @@
 
 #define TICK_BUSY_NS (20 * NS_PER_MS)
 #define TICK_IDLE_NS (100 * NS_PER_MS)
+#define NAP_NS	     (2 * NS_PER_MS)
 #define SOCKETS_MAX  (INDEX_HOLDERS * 5)
 
 enum op { OP_ADD, OP_REMOVE, OP_REBASE, OP_INVALIDATE, OP_GUESS };
@@ -120,11 +124,55 @@ static void post_free(struct post *q)
 	free(q);
 }
 
+/* What has been guessed so far. Whether there was anything. */
+static bool guesses_run(struct events *e)
+{
+	struct loop_post *p = atomic_exchange(&e->guesses, NULL), *in_order = NULL, *next;
+	bool any = p;
+
+	for (; p; p = next) {
+		next = p->next;
+		p->next = in_order;
+		in_order = p;
+	}
+	for (p = in_order; p; p = next) {
+		struct post *q = container_of(p, struct post, post);
+
+		next = p->next;
+		guess(e, &q->guess);
+		post_free(q);
+	}
+	return any;
+}
+
+static void nap_over(struct loop_timer *t)
+{
+	struct events *e = container_of(t, struct events, nap);
+
+	if (!guesses_run(e)) {
+		atomic_store(&e->awake, false);
+		/* One that came in between has seen us awake. */
+		if (!atomic_load(&e->guesses) || atomic_exchange(&e->awake, true))
+			return;
+		guesses_run(e);
+	}
+	(void)loop_timer_set(e->loop, t, loop_now(e->loop) + NAP_NS);
+}
+
+static void woken(struct loop_post *p)
+{
+	struct events *e = container_of(p, struct events, wake);
+
+	guesses_run(e);
+	(void)loop_timer_set(e->loop, &e->nap, loop_now(e->loop) + NAP_NS);
+}
+
 static void post_run(struct loop_post *p)
 {
 	struct post *q = container_of(p, struct post, post);
 	struct follow *f = q->pod ? follow_find(q->e, q->pod) : NULL;
 
+	guesses_run(q->e); /* before what follows them */
 	switch (q->op) {
 	case OP_ADD:
 		follow_new(q);
@@ -145,7 +193,6 @@ static void post_run(struct loop_post *p)
 			index_clear(q->e->x, q->pod->holder[i]);
 		break;
 	case OP_GUESS:
-		guess(q->e, &q->guess);
 		break;
 	}
 	post_free(q);
@@ -221,7 +268,11 @@ int events_guess(struct events *e, const struct events_guess *g)
 		return -ENOMEM;
 	}
 	q->guess = *g;
-	loop_post(e->loop, &q->post);
+	q->post.next = atomic_load(&e->guesses);
+	while (!atomic_compare_exchange_weak(&e->guesses, &q->post.next, &q->post))
+		;
+	if (!atomic_load(&e->awake) && !atomic_exchange(&e->awake, true))
+		loop_post(e->loop, &e->wake);
 	return 0;
 }
 
@@ -256,6 +307,8 @@ struct events *events_start_timed(struct kvindex *x, struct stats *st, const str
 	e->timing = *timing;
 	list_init(&e->pods);
 	loop_timer_init(&e->tick, tick);
+	loop_timer_init(&e->nap, nap_over);
+	e->wake.run = woken;
 	e->loop = loop_new();
 	if (!e->loop)
 		goto no_loop;
@@ -306,6 +359,8 @@ void events_stop(struct events *e)
 	pthread_join(e->thread, NULL);
 	/* Posts that came too late still own what they carry. */
 	loop_turn(e->loop, 0);
+	guesses_run(e);
+	loop_timer_del(e->loop, &e->nap);
 	list_for_each_safe (it, tmp, &e->pods)
 		follow_free(container_of(it, struct follow, link));
 	loop_timer_del(e->loop, &e->tick);

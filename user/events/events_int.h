@@ -31,6 +31,10 @@ struct events {
 	struct events_timing timing;
 	struct list pods; /* struct follow */
 	struct loop_timer tick;
+	_Atomic(struct loop_post *) guesses; /* not yet looked at */
+	_Atomic bool awake;		     /* will look at them by itself */
+	struct loop_post wake;
+	struct loop_timer nap;
 	bool active; /* something changed in the index since the last tick */
 	/* apply's scratch */
 	struct buf text;

@@ -99,6 +99,18 @@ static void put_header(struct buf *b, const struct http_header *f)
 	buf_put(b, "\r\n", 2);
 }
 
+/* What led here is not needed for what may be a long stream. No other leg follows. */
+static void slim(struct request *r)
+{
+	if (r->body_state != BODY_DONE || r->body_sent != buf_len(&r->body) || r->head_sent != buf_len(&r->head))
+		return;
+	buf_free(&r->head);
+	buf_free(&r->body);
+	r->head_sent = r->body_sent = 0;
+	if (buf_len(&r->c->in) == 0)
+		buf_free(&r->c->in);
+}
+
 static void write_head(struct request *r, const struct http_head *h, struct buf *b)
 {
 	bool has_id = false;
@@ -166,10 +178,7 @@ static int take_head(struct request *r, const struct http_head *h)
 	r->dechunk = r->minor_10 && h->framing == HTTP_CHUNKED;
 	http_chunks_init(&r->resp_chunks);
 	usage_watch_init(&r->usage, str_starts(type, STR("text/event-stream")));
-	if (r->body_state == BODY_DONE && r->body_sent == buf_len(&r->body)) {
-		buf_free(&r->body);
-		r->body_sent = 0;
-	}
+	slim(r);
 	b->off = b->len = 0;
 	write_head(r, h, b);
 	return 0;
