@@ -267,7 +267,7 @@ static int answer_chat(struct conn *c)
 	while (n + nend < (int)size)
 		body[n++] = 'a';
 	memcpy(body + n, end, (size_t)nend);
-	return json_send(c, "application/json", body, (size_t)(n + nend));
+	return json_send(c, "application/json", body, (size_t)n + (size_t)nend);
 }
 
 static int answer_metrics(struct conn *c)

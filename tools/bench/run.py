@@ -8,6 +8,7 @@ and each begins with another candidate. docs/benchmarks.md tells what the number
 """
 import argparse
 import ctypes
+import fcntl
 import glob
 import json
 import os
@@ -127,6 +128,15 @@ class Lab:
     """Namespaces, pods and the soaker; knows how to run things in their place."""
 
     def __init__(self, bin_dir):
+        # Before anything of an earlier run is removed: an idle namespace may be another run's.
+        self.lock = open("/run/kvs-bench.lock", "w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SystemExit("kvbench: another benchmark runs on this machine") from None
+        busy = [ns for ns in NS.values() if os.path.exists("/run/netns/" + ns) and sh("ip netns pids " + ns).split()]
+        if busy:
+            raise SystemExit("kvbench: processes run in %s: another benchmark?" % ", ".join(busy))
         self.kvbench = os.path.abspath(bin_dir + "/kvbench")
         self.dir = tempfile.mkdtemp(prefix="kvs-bench-")
         self.procs, self.soak = [], None
@@ -137,8 +147,6 @@ class Lab:
                          if read_if(p).startswith("ksoftirqd")]
         for ns in NS.values():
             if os.path.exists("/run/netns/" + ns):
-                if sh("ip netns pids " + ns).split():
-                    raise RuntimeError("namespace %s is in use: another benchmark runs" % ns)
                 sh("ip netns del " + ns)
         for ns in NS.values():
             sh("ip netns add " + ns)
