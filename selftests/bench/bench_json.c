@@ -63,11 +63,11 @@ static void walk(struct str body, struct buf *out)
 	if (json_value(&j, &v) < 0)
 		abort();
 	while (j.depth) {
-		int r = j.stack[j.depth] == JSON_OBJ ? json_member(&j, &k, &v) : json_element(&j, &v);
+		int r = j.stack[j.depth] == JSON_T_OBJ ? json_member(&j, &k, &v) : json_element(&j, &v);
 
 		if (r < 0)
 			abort();
-		if (r && v.kind == JSON_STR && v.raw.n > 100 && out && json_unescape(&v, out) < 0)
+		if (r && v.kind == JSON_T_STR && v.raw.n > 100 && out && json_unescape(&v, out) < 0)
 			abort();
 	}
 	if (json_end(&j) < 0)

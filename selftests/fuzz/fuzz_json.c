@@ -3,14 +3,7 @@
  * read. The differences that are meant: the walk stops at its depth; jansson refuses numbers beyond its range, lone
  * surrogates and NUL in keys, and passes over raw NUL bytes, which no JSON text may hold.
  */
-/* jansson's names for three of its types are ours for three kinds. */
-#define JSON_TRUE  JANSSON_TRUE
-#define JSON_FALSE JANSSON_FALSE
-#define JSON_NULL  JANSSON_NULL
 #include <jansson.h>
-#undef JSON_TRUE
-#undef JSON_FALSE
-#undef JSON_NULL
 #include <stdlib.h>
 
 #include "http/json.h"
@@ -40,19 +33,19 @@ static json_t *build(struct json *j, const struct json_val *v)
 {
 	struct buf b = { 0 };
 	struct json_val k, x;
-	json_t *t = v->kind == JSON_TRUE ? json_true() : v->kind == JSON_FALSE ? json_false() : NULL;
+	json_t *t = v->kind == JSON_T_TRUE ? json_true() : v->kind == JSON_T_FALSE ? json_false() : NULL;
 
-	if (v->kind == JSON_STR) {
+	if (v->kind == JSON_T_STR) {
 		struct str s = unescape(v, &b);
 
 		t = json_stringn_nocheck(s.p, s.n);
-	} else if (v->kind == JSON_NUM) {
+	} else if (v->kind == JSON_T_NUM) {
 		t = json_loadb(v->raw.p, v->raw.n, JSON_DECODE_ANY, NULL);
 		beyond_jansson |= !t;
-	} else if (v->kind == JSON_ARR) {
+	} else if (v->kind == JSON_T_ARR) {
 		for (t = json_array(); json_element(j, &x) > 0;)
 			json_array_append_new(t, build(j, &x));
-	} else if (v->kind == JSON_OBJ) {
+	} else if (v->kind == JSON_T_OBJ) {
 		for (t = json_object(); json_member(j, &k, &x) > 0; buf_consume(&b, buf_len(&b))) {
 			struct str s = unescape(&k, &b);
 

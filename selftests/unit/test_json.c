@@ -359,7 +359,7 @@ static void a_request_body_is_walked_once(void **state)
 
 	json_init(&j, STR(body));
 	assert_int_equal(json_value(&j, &v), 0);
-	assert_int_equal(v.kind, JSON_OBJ);
+	assert_int_equal(v.kind, JSON_T_OBJ);
 	while (json_member(&j, &k, &v) > 0) {
 		if (json_str_is(&k, STR("model"))) {
 			buf_put(&b, v.raw.p, v.raw.n);
@@ -367,14 +367,14 @@ static void a_request_body_is_walked_once(void **state)
 			assert_int_equal(json_skip(&j, &v, &raw), 0);
 			assert_true(str_eq(raw, STR("[{\"a\": [1, {\"b\": \"}]\"}]}, 2 ]")));
 		} else if (json_str_is(&k, STR("stream"))) {
-			assert_int_equal(v.kind, JSON_TRUE);
+			assert_int_equal(v.kind, JSON_T_TRUE);
 			assert_int_equal(json_skip(&j, &v, &raw), 0);
 			assert_true(str_eq(raw, STR("true")));
 		} else if (json_str_is(&k, STR("messages"))) {
 			while (json_element(&j, &e) > 0) {
 				messages++;
 				while (json_member(&j, &k, &f) > 0)
-					if (f.kind == JSON_ARR) {
+					if (f.kind == JSON_T_ARR) {
 						/* Leave from the depth of an element's member: the rest is skipped too.
 						 */
 						struct json_val part;

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "http/json.h"
 #include "sim.h"
-#include "unescape.h"
 
 #define LONG 2048
 #define MANY 4096
@@ -78,6 +78,7 @@ json_t *lift_parse(struct str body, json_error_t *err)
 struct str lift_text(const json_t *s)
 {
 	struct str t = { json_string_value(s), json_string_length(s) };
+	struct json_val v = { .kind = JSON_T_STR, .escaped = true };
 	unsigned long i;
 
 	if (!lifted.n || !str_starts(t, STR(MARK)))
@@ -87,7 +88,8 @@ struct str lift_text(const json_t *s)
 		return t;
 	if (!lifted.escaped[i])
 		return lifted.raw[i];
-	if (!buf_len(&lifted.text[i]) && unescape(lifted.raw[i], &lifted.text[i]))
+	v.raw = lifted.raw[i];
+	if (!buf_len(&lifted.text[i]) && json_unescape(&v, &lifted.text[i]))
 		return lifted.raw[i];
 	return buf_str(&lifted.text[i]);
 }

@@ -78,7 +78,7 @@ static const char *read_string(const char *p, const char *end, struct json_val *
 {
 	uint64_t high = 0;
 
-	ret->kind = JSON_STR;
+	ret->kind = JSON_T_STR;
 	ret->escaped = false;
 	ret->raw.p = p;
 	for (;;) {
@@ -117,7 +117,7 @@ static inline const char *read_number(const char *p, const char *end, struct jso
 {
 	const char *q;
 
-	ret->kind = JSON_NUM;
+	ret->kind = JSON_T_NUM;
 	ret->raw.p = p;
 	if (*p == '-')
 		p++;
@@ -167,7 +167,7 @@ static inline int read_value(struct json *j, const char *p, struct json_val *ret
 	case '[':
 		if (j->depth == JSON_DEPTH_MAX)
 			return broken(j);
-		ret->kind = *p == '{' ? JSON_OBJ : JSON_ARR;
+		ret->kind = *p == '{' ? JSON_T_OBJ : JSON_T_ARR;
 		ret->raw = (struct str){ p, 1 };
 		j->stack[++j->depth] = (uint8_t)ret->kind;
 		ret->depth = j->depth;
@@ -175,13 +175,13 @@ static inline int read_value(struct json *j, const char *p, struct json_val *ret
 		j->p = p + 1;
 		return 0;
 	case 't':
-		p = read_literal(p, j->end, ret, JSON_TRUE, STR("true"));
+		p = read_literal(p, j->end, ret, JSON_T_TRUE, STR("true"));
 		break;
 	case 'f':
-		p = read_literal(p, j->end, ret, JSON_FALSE, STR("false"));
+		p = read_literal(p, j->end, ret, JSON_T_FALSE, STR("false"));
 		break;
 	case 'n':
-		p = read_literal(p, j->end, ret, JSON_NULL, STR("null"));
+		p = read_literal(p, j->end, ret, JSON_T_NULL, STR("null"));
 		break;
 	default:
 		p = read_number(p, j->end, ret);
@@ -228,7 +228,7 @@ static inline int next_item(struct json *j, enum json_kind kind, char close, con
 int json_member(struct json *j, struct json_val *ret_key, struct json_val *ret_val)
 {
 	const char *p;
-	int r = next_item(j, JSON_OBJ, '}', &p);
+	int r = next_item(j, JSON_T_OBJ, '}', &p);
 
 	if (r <= 0)
 		return r;
@@ -247,7 +247,7 @@ int json_member(struct json *j, struct json_val *ret_key, struct json_val *ret_v
 int json_element(struct json *j, struct json_val *ret_val)
 {
 	const char *p;
-	int r = next_item(j, JSON_ARR, ']', &p);
+	int r = next_item(j, JSON_T_ARR, ']', &p);
 
 	if (r <= 0)
 		return r;
@@ -258,12 +258,12 @@ int json_element(struct json *j, struct json_val *ret_val)
 static struct str scalar_text(const struct json_val *v)
 {
 	switch (v->kind) {
-	case JSON_STR:
+	case JSON_T_STR:
 		return (struct str){ v->raw.p - 1, v->raw.n + 2 };
-	case JSON_FALSE:
+	case JSON_T_FALSE:
 		return (struct str){ v->raw.p, 5 };
-	case JSON_TRUE:
-	case JSON_NULL:
+	case JSON_T_TRUE:
+	case JSON_T_NULL:
 		return (struct str){ v->raw.p, 4 };
 	default:
 		return v->raw;
@@ -276,13 +276,13 @@ int json_skip(struct json *j, const struct json_val *v, struct str *ret_raw)
 
 	if (j->err)
 		return j->err;
-	if (v->kind != JSON_OBJ && v->kind != JSON_ARR) {
+	if (v->kind != JSON_T_OBJ && v->kind != JSON_T_ARR) {
 		if (ret_raw)
 			*ret_raw = scalar_text(v);
 		return 0;
 	}
 	while (j->depth >= v->depth) {
-		int r = j->stack[j->depth] == JSON_OBJ ? json_member(j, &key, &val) : json_element(j, &val);
+		int r = j->stack[j->depth] == JSON_T_OBJ ? json_member(j, &key, &val) : json_element(j, &val);
 
 		if (r < 0)
 			return r;
@@ -356,7 +356,7 @@ bool json_str_is(const struct json_val *v, struct str lit)
 {
 	const char *p = v->raw.p, *end = p + v->raw.n;
 
-	if (v->kind != JSON_STR)
+	if (v->kind != JSON_T_STR)
 		return false;
 	if (!v->escaped)
 		return str_eq(v->raw, lit);
@@ -381,7 +381,7 @@ int json_unescape(const struct json_val *v, struct buf *out)
 	const char *p = v->raw.p, *end = p + v->raw.n;
 	char *to, *start;
 
-	if (v->kind != JSON_STR)
+	if (v->kind != JSON_T_STR)
 		return -EINVAL;
 	if (!v->escaped)
 		return buf_put(out, p, v->raw.n);
@@ -410,5 +410,5 @@ int json_unescape(const struct json_val *v, struct buf *out)
 
 int json_u64(const struct json_val *v, uint64_t *ret)
 {
-	return v->kind == JSON_NUM ? str_u64(v->raw, ret) : -EINVAL;
+	return v->kind == JSON_T_NUM ? str_u64(v->raw, ret) : -EINVAL;
 }

@@ -6,7 +6,7 @@
  *
  *   struct json j; struct json_val v, k;
  *   json_init(&j, body);
- *   if (json_value(&j, &v) == 0 && v.kind == JSON_OBJ)
+ *   if (json_value(&j, &v) == 0 && v.kind == JSON_T_OBJ)
  *           while (json_member(&j, &k, &v) > 0)          // v is opened when it is '{' or '[': walk it or json_skip it
  *                   …
  *
@@ -23,13 +23,13 @@
 
 #define JSON_DEPTH_MAX 64
 
-enum json_kind { JSON_OBJ, JSON_ARR, JSON_STR, JSON_NUM, JSON_TRUE, JSON_FALSE, JSON_NULL };
+enum json_kind { JSON_T_OBJ, JSON_T_ARR, JSON_T_STR, JSON_T_NUM, JSON_T_TRUE, JSON_T_FALSE, JSON_T_NULL };
 
 struct json_val {
 	enum json_kind kind;
-	bool escaped;  /* JSON_STR: has a backslash */
-	uint8_t depth; /* JSON_OBJ, JSON_ARR: of the cursor while it is open, for json_skip */
-	/* JSON_STR: between the quotes, escapes as they stand; JSON_NUM: its text; else the first byte */
+	bool escaped;  /* JSON_T_STR: has a backslash */
+	uint8_t depth; /* JSON_T_OBJ, JSON_T_ARR: of the cursor while it is open, for json_skip */
+	/* JSON_T_STR: between the quotes, escapes as they stand; JSON_T_NUM: its text; else the first byte */
 	struct str raw;
 };
 
@@ -37,7 +37,7 @@ struct json {
 	const char *p, *end;
 	uint8_t depth;
 	uint8_t first;			   /* no member or element read yet at this depth */
-	uint8_t stack[JSON_DEPTH_MAX + 1]; /* JSON_OBJ or JSON_ARR */
+	uint8_t stack[JSON_DEPTH_MAX + 1]; /* JSON_T_OBJ or JSON_T_ARR */
 	int err;
 };
 

@@ -73,7 +73,7 @@ static void copy_short(const struct json_val *v, char *out, size_t cap, struct b
 {
 	size_t at = scratch->len;
 
-	if (v->kind != JSON_STR || json_unescape(v, scratch))
+	if (v->kind != JSON_T_STR || json_unescape(v, scratch))
 		return;
 	if (scratch->len - at < cap) {
 		memcpy(out, scratch->mem + at, scratch->len - at);
@@ -89,7 +89,7 @@ static const struct str forbidden[] = {
 
 static bool is_forbidden(const struct json_val *k, const struct json_val *v, char out[32])
 {
-	if (v->kind == JSON_NULL)
+	if (v->kind == JSON_T_NULL)
 		return false;
 	for (size_t i = 0; i < sizeof(forbidden) / sizeof(forbidden[0]); i++)
 		if (json_str_is(k, forbidden[i])) {
@@ -106,25 +106,25 @@ static int read_prompt(struct json *j, const struct json_val *v, struct worker *
 	const char *start = v->raw.p;
 	int r;
 
-	if (v->kind == JSON_STR)
+	if (v->kind == JSON_T_STR)
 		return json_unescape(v, &w->text);
-	if (v->kind != JSON_ARR)
+	if (v->kind != JSON_T_ARR)
 		return json_skip(j, v, NULL);
 	r = json_element(j, &e);
 	if (r <= 0)
 		return r;
-	if (e.kind == JSON_STR) {
+	if (e.kind == JSON_T_STR) {
 		r = json_unescape(&e, &w->text);
 		if (r)
 			return r;
-	} else if (e.kind == JSON_NUM) {
+	} else if (e.kind == JSON_T_NUM) {
 		in->ids = true;
-	} else if (e.kind == JSON_ARR) {
+	} else if (e.kind == JSON_T_ARR) {
 		r = json_skip(j, &e, &in->ids_raw);
 		if (r)
 			return r;
 		in->ids = true;
-	} else if (e.kind == JSON_OBJ) {
+	} else if (e.kind == JSON_T_OBJ) {
 		r = json_skip(j, &e, NULL);
 		if (r)
 			return r;
@@ -148,7 +148,7 @@ static int canonical_message(struct json *j, struct buf *t)
 	while ((r = json_member(j, &k, &v)) > 0) {
 		if (buf_put(t, MARK_MEMBER, 1) || buf_put(t, k.raw.p, k.raw.n) || buf_put(t, MARK_RAW, 1))
 			return -ENOMEM;
-		if (v.kind == JSON_STR) {
+		if (v.kind == JSON_T_STR) {
 			r = json_unescape(&v, t);
 		} else {
 			raw = v.raw;
@@ -167,10 +167,10 @@ static int read_messages(struct json *j, const struct json_val *v, struct worker
 	struct json_val e;
 	int r;
 
-	if (v->kind != JSON_ARR)
+	if (v->kind != JSON_T_ARR)
 		return json_skip(j, v, NULL);
 	while ((r = json_element(j, &e)) > 0) {
-		r = e.kind == JSON_OBJ ? canonical_message(j, &w->text) : json_skip(j, &e, NULL);
+		r = e.kind == JSON_T_OBJ ? canonical_message(j, &w->text) : json_skip(j, &e, NULL);
 		if (r)
 			return r;
 	}
@@ -187,9 +187,9 @@ static int read_member(struct json *j, const struct json_val *k, const struct js
 	} else if (json_str_is(k, STR("cache_salt"))) {
 		copy_short(v, in->salt, sizeof(in->salt), &w->text);
 	} else if (json_str_is(k, STR("stream"))) {
-		in->stream = v->kind == JSON_TRUE;
+		in->stream = v->kind == JSON_T_TRUE;
 	} else if (json_str_is(k, STR("add_special_tokens"))) {
-		in->special = v->kind != JSON_FALSE;
+		in->special = v->kind != JSON_T_FALSE;
 	} else if (kind == API_COMPLETIONS && json_str_is(k, STR("prompt"))) {
 		w->text.len = w->text.off;
 		in->ids = false;
@@ -218,7 +218,7 @@ void inspect(struct worker *w, enum api_kind kind, struct str body, bool whole, 
 	}
 	json_init(&j, body);
 	r = json_value(&j, &v);
-	if (r == 0 && v.kind == JSON_OBJ) {
+	if (r == 0 && v.kind == JSON_T_OBJ) {
 		while ((r = json_member(&j, &k, &v)) > 0) {
 			r = read_member(&j, &k, &v, kind, w, ret);
 			if (r)
