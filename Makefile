@@ -136,6 +136,9 @@ $(OUT)/unit/%: $(OUT)/selftests/unit/%.o $(LIB)
 	$(call msg,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 
+# It runs the program.
+$(OUT)/unit/test_cli: | $(OUT)/bin/kvsteer
+
 $(BPF_BIN:$(OUT)/bpftest/%=$(OUT)/selftests/bpf/%.o): $(SKELS)
 $(OUT)/bpftest/%: $(OUT)/selftests/bpf/%.o $(LIB)
 	@mkdir -p $(@D)

@@ -243,7 +243,7 @@ static void curl_is_served_twice_on_one_connection(void **state)
 	FILE *p;
 
 	if (system("command -v curl >/dev/null 2>&1") != 0) {
-		print_message("no curl here\n");
+		print_message("SKIP: no curl here\n");
 		skip();
 	}
 	net_addr_format(&d.addr, name);

@@ -204,7 +204,7 @@ static int kvsteer(const char *args, struct buf *out, struct buf *err)
 static void need_program(void)
 {
 	if (access(d.program, X_OK) != 0) {
-		print_message("kvsteer is not built here\n");
+		print_message("SKIP: kvsteer is not built here\n");
 		skip();
 	}
 }
@@ -365,7 +365,7 @@ static void generated_files_are_up_to_date(void **state)
 		FILE *f = fopen(rows[i].file, "re");
 
 		if (!f) {
-			print_message("%s: not run from the top of the tree\n", rows[i].file);
+			print_message("SKIP: %s: not run from the top of the tree\n", rows[i].file);
 			skip();
 		}
 		text.len = text.off = 0;
@@ -400,7 +400,7 @@ static void completion_knows_objects_verbs_and_pods(void **state)
 
 	need_program();
 	if (system("command -v bash >/dev/null 2>&1") != 0) {
-		print_message("no bash here\n");
+		print_message("SKIP: no bash here\n");
 		skip();
 	}
 	setenv("KVSTEER_CONTROL", d.path, 1);
