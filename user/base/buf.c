@@ -35,7 +35,8 @@ char *buf_room(struct buf *b, size_t n)
 		mem = malloc(cap);
 		if (!mem)
 			return NULL;
-		memcpy(mem, b->mem + b->off, used);
+		if (used)
+			memcpy(mem, b->mem + b->off, used);
 		free(b->mem);
 		b->off = 0;
 		b->len = used;
