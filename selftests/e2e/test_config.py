@@ -141,7 +141,7 @@ def test_sighup_takes_the_new_pods_and_a_bad_file_changes_nothing(w):
 def test_a_second_daemon_on_the_same_control_socket_is_refused(w):
     g = w.gateway([w.pod(ok)])
     p = start(w, "--config", g.config)
-    ends(p, g.ctl)
+    ends(p, "another kvsteerd")
     need(g.alive() and g.cli("status")["pid"] == g.pid, "the first one suffered")
 
 

@@ -324,11 +324,20 @@ def test_a_pod_may_name_its_own_metrics(w):
 
 
 def test_metrics_that_are_not_there_are_unknown_and_not_zero(w):
+    gone = []
+
     def handler(c, r):
         r.read_body()
-        c.reply(b"no", status="404 Not Found") if r.target == "/elsewhere" else c.reply()
+        if r.target != "/elsewhere":
+            c.reply()
+        elif gone:
+            c.reply(b"no", status="404 Not Found")
+        else:
+            c.reply((METRICS % (6, 0, 0.5)).encode(), ctype="text/plain")
     pod = w.pod(handler)
     g = w.gateway([pod], pool="metrics: {path: /elsewhere}")
+    until(lambda: g.pod_state(pod)["running"] == 6, "they are read while they are there")
+    gone.append(1)
     until(lambda: "404" in g.pod_state(pod)["last_error"], "pod show says 404")
     s = g.pod_state(pod)
     need("/elsewhere" in s["last_error"] and s["running"] is None and s["kv_usage"] is None and s["state"] == "up", "%s" % s)
