@@ -42,14 +42,14 @@ class Host:
         return "{address: \"%s\"}" % self.name
 
 
-def rig(w, health, *args, policy="default"):
+def rig(w, health, *args):
     hosts = [Host(w, "10.99.%d" % i, *args) for i in (1, 2)]
-    g = w.gateway(hosts, pool="scheduling: {policy: %s}" % policy, health=health)
+    g = w.gateway(hosts, pool="scheduling: {policy: round-robin}", health=health)
     return g, hosts
 
 
 def test_a_request_on_a_pooled_connection_to_a_host_that_vanished_goes_elsewhere(w):
-    g, hosts = rig(w, "60s", policy="round-robin")
+    g, hosts = rig(w, "60s")
     for _ in range(8):
         need(g.post({"model": "m", "prompt": "x", "max_tokens": 1}).status == 200, "not served")
     hosts[0].vanish()

@@ -49,6 +49,9 @@ def warnings(g):
     return " | ".join(g.cli("status")["warnings"])
 
 
+ROUND = "\nscheduling: {policy: round-robin}"
+
+
 # --- files ---
 
 def write(path, text, rename=True):
@@ -67,7 +70,7 @@ def test_a_pods_file_is_followed_and_a_broken_one_changes_nothing(w):
     a, b, c = (w.pod(ok, "127.0.0.%d" % i) for i in (2, 3, 4))
     path = w.path("pods.yaml")
     write(path, listed(a, b))
-    g = w.gateway(None, pool="discovery: {file: %s}" % path)
+    g = w.gateway(None, pool="discovery: {file: %s}" % path + ROUND)
     pods_are(g, [a, b])
     until(lambda: served_by(g) == {a.name, b.name}, "both serve")
 
@@ -123,7 +126,7 @@ def test_a_pod_that_leaves_ends_its_streams_by_itself(w):
     a, b = w.pod(slow), w.pod(ok, "127.0.0.3")
     path = w.path("pods.yaml")
     write(path, listed(a))
-    g = w.gateway(None, pool="discovery: {file: %s}" % path)
+    g = w.gateway(None, pool="discovery: {file: %s}" % path + ROUND)
     until(lambda: g.cli("pod", "list")[0]["state"] == "up" and g.cli("pod", "list")[0]["models"], "the pod is up")
     with g.connect() as c:
         c.send(lib.request({"model": "m", "prompt": "x", "stream": True}))
@@ -207,7 +210,7 @@ def resolver(w):
 
 
 def dns_pool(name, port):
-    return "discovery: {dns: {name: %s, port: %s, interval: 200ms}}" % (name, port)
+    return "discovery: {dns: {name: %s, port: %s, interval: 200ms}}" % (name, port) + ROUND
 
 
 def test_addresses_of_a_name_are_followed(w):
@@ -349,14 +352,14 @@ def test_garbage_instead_of_metrics_does_no_harm(w):
         "<html><body>hello</body></html>", "vllm:num_requests_running{engine=\"0\" 3\n", "vllm:num_requests_running NaN\nvllm:num_requests_waiting -5\n",
         "\x00\xff" * 1000, "x" * 100000, ""])]
     good = metrics_pod(w, METRICS % (1, 0, 0.1), "127.0.0.20")
-    g = w.gateway(pods + [good])
+    g = w.gateway(pods + [good], pool=ROUND)
     until(lambda: g.pod_state(good)["running"] == 1, "the good one is read")
     time.sleep(0.3)
     for p in pods:
         s = g.pod_state(p)
         need(not s["running"] and (s["engine_waiting"] or 0) >= 0 and s["state"] == "up", "%s" % s)
     need(g.alive(), "the gateway has ended")
-    need(len(served_by(g, 30)) > 3, "few of the pods serve")
+    need(len(served_by(g, 30)) == 7, "not all of them serve")
 
 
 def test_series_of_all_ranks_are_added(w):
