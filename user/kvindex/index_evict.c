@@ -83,28 +83,37 @@ static unsigned evict_blocks(struct kvindex *x, unsigned want)
 	return b.n;
 }
 
-/* Room for one more node and what it may bring with it. A table about to grow counts as grown; that the old one stays
- * until readers have left it is not counted. */
-int index_room(struct kvindex *x)
+/* What one more node needs. A table about to grow counts as grown; that the old one stays until readers have left it is
+ * not counted. */
+static size_t bytes_more(const struct kvindex *x, const struct holder *h, uint64_t nkeys)
+{
+	const struct table *t = atomic_load_explicit(&x->table, memory_order_relaxed);
+	uint64_t slots = (t->live + nkeys + 8) * 9 / 5 + 64;
+	size_t need = sizeof(struct node) * 4 + nkeys * sizeof(uint64_t) + (h ? entry_more(x, h) : guess_more(x));
+
+	if ((t->used + nkeys + 8) * 4 > t->cap * 3 && slots > t->cap)
+		need += (slots - t->cap) * (sizeof(*t->slot) + sizeof(*t->refs));
+	return need;
+}
+
+int index_room(struct kvindex *x, const struct holder *h, uint64_t nkeys)
 {
 	if (x->open.bytes + x->wait.bytes > x->max_bytes / 16) {
 		index_reclaim(x);
 		index_reclaim(x);
 	}
-	for (;;) {
-		const struct table *t = atomic_load_explicit(&x->table, memory_order_relaxed);
-		size_t need = sizeof(struct node) * 4;
+	/* One block that would drive out most of the others. */
+	if (nkeys > x->max_bytes / 64)
+		return -ENOMEM;
+	while (bytes_used(x) + bytes_more(x, h, nkeys) > x->max_bytes) {
 		unsigned want = (unsigned)(stat_get(&x->st.nodes) / 32) + BATCH_MIN;
 
 		if (want > BATCH_MAX)
 			want = BATCH_MAX;
-		if ((t->used + 8) * 4 > t->cap * 3 && t->live * 9 / 5 + 64 > t->cap)
-			need += (t->live * 9 / 5 + 64 - t->cap) * (sizeof(*t->slot) + sizeof(*t->refs));
-		if (bytes_used(x) + need <= x->max_bytes)
-			return 0;
 		if (!guess_evict(x, want) && !evict_blocks(x, want))
 			return -ENOMEM;
 		index_reclaim(x);
 		index_reclaim(x);
 	}
+	return 0;
 }

@@ -64,6 +64,18 @@ static void guess_free(struct kvindex *x, uint32_t i)
 	node_free_unused(x, id);
 }
 
+static uint32_t guess_next_cap(const struct kvindex *x)
+{
+	return x->guess_cap ? x->guess_cap + x->guess_cap / 2 : 256;
+}
+
+size_t guess_more(const struct kvindex *x)
+{
+	bool full = !x->guess_free && x->nguess >= x->guess_cap;
+
+	return (full ? (guess_next_cap(x) - x->guess_cap) * sizeof(*x->guess) : 0) + pmap_more(&x->guess_of);
+}
+
 static uint32_t guess_alloc(struct kvindex *x)
 {
 	uint32_t i = x->guess_free;
@@ -73,7 +85,7 @@ static uint32_t guess_alloc(struct kvindex *x)
 		return i;
 	}
 	if (x->nguess >= x->guess_cap) {
-		uint32_t cap = x->guess_cap ? x->guess_cap + x->guess_cap / 2 : 256;
+		uint32_t cap = guess_next_cap(x);
 		struct guess *more = realloc(x->guess, cap * sizeof(*more));
 
 		if (!more)
@@ -136,12 +148,13 @@ int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint6
 		h->wheel = calloc(WHEEL_SLOTS, sizeof(*h->wheel));
 		if (!h->wheel)
 			return -ENOMEM;
+		stat_add(&x->st.bytes, WHEEL_SLOTS * sizeof(*h->wheel));
 	}
 	for (uint32_t i = n; i-- > from && !r;) {
 		uint64_t bytes = (uint64_t)(i + 1) * INDEX_CHUNK;
 		uint32_t root = 0, id = 0;
 
-		r = index_room(x);
+		r = index_room(x, NULL, 0);
 		if (!r)
 			root = root_get(x, ns);
 		x->pin = root;
@@ -224,6 +237,8 @@ void guess_clear(struct kvindex *x, unsigned holder)
 	for (unsigned slot = 0; h->wheel && slot < WHEEL_SLOTS; slot++)
 		while (h->wheel[slot])
 			guess_free(x, h->wheel[slot]);
+	if (h->wheel)
+		stat_add(&x->st.bytes, (uint64_t)0 - WHEEL_SLOTS * sizeof(*h->wheel));
 	free(h->wheel);
 	h->wheel = NULL;
 }

@@ -29,9 +29,24 @@ static struct entry *entry_find(const struct kvindex *x, const struct holder *h,
 	return NULL;
 }
 
+static bool map_full(const struct holder *h)
+{
+	return ((uint64_t)atomic_load_explicit(&h->blocks, memory_order_relaxed) + 1) * 5 > (uint64_t)h->cap * 4;
+}
+
+static uint32_t map_next_cap(const struct holder *h)
+{
+	return h->cap ? h->cap + h->cap / 2 : ENTRIES_MIN;
+}
+
+size_t entry_more(const struct kvindex *x, const struct holder *h)
+{
+	return (map_full(h) ? (map_next_cap(h) - h->cap) * sizeof(*h->map) : 0) + pmap_more(&x->twice);
+}
+
 static int map_grow(struct kvindex *x, struct holder *h)
 {
-	struct holder to = { .cap = h->cap ? h->cap + h->cap / 2 : ENTRIES_MIN };
+	struct holder to = { .cap = map_next_cap(h) };
 
 	to.map = calloc(to.cap, sizeof(*to.map));
 	if (!to.map)
@@ -52,9 +67,9 @@ static int map_grow(struct kvindex *x, struct holder *h)
 
 static struct entry *entry_new(struct kvindex *x, struct holder *h, uint64_t hash, uint32_t node)
 {
-	uint32_t i, n = atomic_load_explicit(&h->blocks, memory_order_relaxed);
+	uint32_t i;
 
-	if ((uint64_t)(n + 1) * 5 > (uint64_t)h->cap * 4 && map_grow(x, h))
+	if (map_full(h) && map_grow(x, h))
 		return NULL;
 	for (i = home_of(x, h, hash); h->map[i].node; i = after(h, i))
 		;
@@ -129,12 +144,13 @@ static int take(struct kvindex *x, unsigned holder, uint32_t id)
 {
 	struct holder *h = &x->holder[holder];
 	struct node *n = node_at(x, id);
-	uint32_t *more;
+	uint32_t *more, before = x->twice.cap;
 
 	if (node_has(x, n, holder)) {
 		more = pmap_put(&x->twice, pair_key(holder, id));
 		if (!more)
 			return -ENOMEM;
+		stat_add(&x->st.bytes, (uint64_t)(x->twice.cap - before) * (sizeof(uint64_t) + sizeof(uint32_t)));
 		++*more;
 		n->twice = 1;
 		return 0;
@@ -246,7 +262,9 @@ int index_put(struct kvindex *x, unsigned holder, uint64_t ns, bool has_parent, 
 		uint32_t child = 0;
 
 		x->pin = at;
-		r = index_room(x);
+		r = index_room(
+			x, &x->holder[holder],
+			keys_between(node_at(x, at)->byte_end, (uint64_t)node_at(x, at)->byte_end + ends[i] - start));
 		if (!r) {
 			child = child_for(x, at, text + start, ends[i] - start, block_size);
 			r = child ? 0 : -ENOMEM;

@@ -170,9 +170,24 @@ uint32_t *pmap_find(const struct pmap *m, uint64_t key)
 	return NULL;
 }
 
+static bool pmap_full(const struct pmap *m)
+{
+	return (m->n + 1) * 4 > m->cap * 3;
+}
+
+static uint32_t pmap_next_cap(const struct pmap *m)
+{
+	return m->cap ? m->cap * 2 : 64;
+}
+
+size_t pmap_more(const struct pmap *m)
+{
+	return pmap_full(m) ? (pmap_next_cap(m) - m->cap) * (sizeof(*m->k) + sizeof(*m->v)) : 0;
+}
+
 static int pmap_grow(struct pmap *m)
 {
-	struct pmap to = { .cap = m->cap ? m->cap * 2 : 64, .n = m->n };
+	struct pmap to = { .cap = pmap_next_cap(m), .n = m->n };
 
 	to.k = calloc(to.cap, sizeof(*to.k));
 	to.v = calloc(to.cap, sizeof(*to.v));
@@ -203,7 +218,7 @@ uint32_t *pmap_put(struct pmap *m, uint64_t key)
 
 	if (found)
 		return found;
-	if ((m->n + 1) * 4 > m->cap * 3 && pmap_grow(m))
+	if (pmap_full(m) && pmap_grow(m))
 		return NULL;
 	for (i = pmap_home(m, key); m->k[i]; i = (i + 1) & (m->cap - 1))
 		;

@@ -249,6 +249,7 @@ static inline uint32_t table_next(const struct table *t, uint64_t key, uint64_t 
 	}
 }
 
+size_t pmap_more(const struct pmap *m); /* bytes that one more key makes it grow */
 uint32_t *pmap_find(const struct pmap *m, uint64_t key);
 uint32_t *pmap_put(struct pmap *m, uint64_t key); /* found or made with value 0; NULL: ENOMEM */
 void pmap_del(struct pmap *m, uint64_t key);
@@ -329,13 +330,17 @@ static inline unsigned keys_between(uint64_t start, uint64_t end)
 }
 
 /* --- evict.c --- */
-int index_room(struct kvindex *x); /* below the ceiling, or -ENOMEM */
+/* Below the ceiling, with room for one more node that has <nkeys> keys inside, and for what has to grow for it: as a
+ * block of <h>; NULL: as a guess. 0 or -ENOMEM. */
+int index_room(struct kvindex *x, const struct holder *h, uint64_t nkeys);
 
 /* --- put.c --- */
 void entry_sweep(struct kvindex *x, unsigned holder, const uint64_t *gone); /* drop entries of these nodes (bitmap) */
+size_t entry_more(const struct kvindex *x, const struct holder *h); /* bytes that one more block makes the maps grow */
 void holder_active(struct kvindex *x, unsigned holder);
 
 /* --- guess.c --- */
+size_t guess_more(const struct kvindex *x);		/* bytes that one more makes the lists grow */
 unsigned guess_evict(struct kvindex *x, unsigned want); /* how many went */
 void guess_expire(struct kvindex *x, uint64_t now);
 void guess_clear(struct kvindex *x, unsigned holder);
