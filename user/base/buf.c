@@ -27,7 +27,7 @@ char *buf_room(struct buf *b, size_t n)
 	cap = b->cap ? b->cap : 256;
 	while (cap < used + n)
 		cap *= 2;
-	if (b->off == 0) {
+	if (b->off == 0 || !b->mem) {
 		mem = realloc(b->mem, cap);
 		if (!mem)
 			return NULL;
@@ -35,8 +35,7 @@ char *buf_room(struct buf *b, size_t n)
 		mem = malloc(cap);
 		if (!mem)
 			return NULL;
-		if (used)
-			memcpy(mem, b->mem + b->off, used);
+		memcpy(mem, b->mem + b->off, used);
 		free(b->mem);
 		b->off = 0;
 		b->len = used;
