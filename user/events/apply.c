@@ -142,21 +142,32 @@ static int put(struct stream *s, const struct kv_event *e, unsigned from, enum i
 			 ev->ends, e->nhashes - from, buf_data(&ev->text), e->block_size, tier, loop_now(ev->loop));
 }
 
+/* The tier of blocks that the index takes, or -1: they lie elsewhere or are of another group, counted. */
+static int tier_indexed(struct stream *s, const struct kv_event *e)
+{
+	struct stats *st = s->f->e->st;
+	int tier = tier_of(e->medium);
+
+	if (tier < 0 || (e->locality.p && !str_ieq(e->locality, STR("LOCAL")))) {
+		stats_inc(st, STATS_EVENT_MEDIUM);
+		return -1;
+	}
+	if (!group_is_main(s, e)) {
+		stats_inc(st, STATS_EVENT_GROUP);
+		return -1;
+	}
+	return tier;
+}
+
 static void stored(struct applying *a, const struct kv_event *e)
 {
 	struct stream *s = a->s;
 	struct events *ev = s->f->e;
-	int tier = tier_of(e->medium), r;
+	int tier = tier_indexed(s, e), r;
 	unsigned from = 0;
 
-	if (tier < 0 || (e->locality.p && !str_ieq(e->locality, STR("LOCAL")))) {
-		stats_inc(ev->st, STATS_EVENT_MEDIUM);
+	if (tier < 0)
 		return;
-	}
-	if (!group_is_main(s, e)) {
-		stats_inc(ev->st, STATS_EVENT_GROUP);
-		return;
-	}
 	if (!e->ntokens) {
 		stats_inc(ev->st, STATS_EVENT_STORED);
 		index_put_tier(ev->x, s->holder, e->hashes, e->nhashes, (enum index_tier)tier);
@@ -185,16 +196,10 @@ static void removed(struct applying *a, const struct kv_event *e)
 {
 	struct stream *s = a->s;
 	struct events *ev = s->f->e;
-	int tier = tier_of(e->medium);
+	int tier = tier_indexed(s, e);
 
-	if (tier < 0 || (e->locality.p && !str_ieq(e->locality, STR("LOCAL")))) {
-		stats_inc(ev->st, STATS_EVENT_MEDIUM);
+	if (tier < 0)
 		return;
-	}
-	if (!group_is_main(s, e)) {
-		stats_inc(ev->st, STATS_EVENT_GROUP);
-		return;
-	}
 	stats_inc(ev->st, STATS_EVENT_REMOVED);
 	index_remove(ev->x, s->holder, e->hashes, e->nhashes, (enum index_tier)tier);
 }
