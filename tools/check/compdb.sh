@@ -6,8 +6,9 @@ command=${1//\"/\\\"}
 shift
 echo '['
 sep=
+version='-DKVS_VERSION=\\\"0\\\"' # a string, for a shell within JSON
 for f in "$@"; do
-	printf '%s{"directory":"%s","file":"%s","command":"%s -DKVS_VERSION=0 -c %s"}' "$sep" "$PWD" "$f" "$command" "$f"
+	printf '%s{"directory":"%s","file":"%s","command":"%s %s -c %s"}' "$sep" "$PWD" "$f" "$command" "$version" "$f"
 	sep=$',\n'
 done
 printf '\n]\n'
