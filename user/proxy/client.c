@@ -80,38 +80,89 @@ void client_timer(struct client *c, uint64_t at_ns)
 		loop_timer_set(c->w->loop, &c->timer, at_ns);
 }
 
+static void client_new(struct worker *w, int fd, unsigned listener)
+{
+	struct client *c = calloc(1, sizeof(*c));
+
+	if (!c) {
+		close(fd);
+		return;
+	}
+	c->w = w;
+	c->listener = listener;
+	c->writable = true;
+	c->since = loop_now(w->loop);
+	c->io.ready = client_ready;
+	loop_work_init(&c->again, client_again);
+	loop_timer_init(&c->timer, client_expired);
+	if (loop_fd_add(w->loop, &c->io, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)) {
+		close(fd);
+		free(c);
+		return;
+	}
+	list_add_tail(&w->clients, &c->link);
+	atomic_fetch_add_explicit(&w->nclients, 1, memory_order_relaxed);
+	stats_inc(w->st, STATS_CONN_ACCEPTED);
+	atomic_fetch_add_explicit(&w->sh->connections, 1, memory_order_relaxed);
+	client_timer(c, c->since + w->sh->cfg->pools[0].client_idle);
+}
+
+/* A connection on its way from the worker that accepted it to the one that will have it. */
+struct handoff {
+	struct loop_post post;
+	struct worker *w;
+	int fd;
+	unsigned listener;
+};
+
+static void handoff_run(struct loop_post *p)
+{
+	struct handoff *h = container_of(p, struct handoff, post);
+
+	if (h->w->draining)
+		close(h->fd);
+	else
+		client_new(h->w, h->fd, h->listener);
+	free(h);
+}
+
+/* The kernel spreads connections over the listeners by hash, and streams last for minutes: by chance one worker may
+ * have twice as many as another. Whoever has notably more than the least gives the next one away. */
+static bool hand_off(struct worker *w, int fd, unsigned listener)
+{
+	unsigned mine = atomic_load_explicit(&w->nclients, memory_order_relaxed), least = mine;
+	struct worker *to = NULL;
+	struct handoff *h;
+
+	for (unsigned i = 0; i < w->px->nworkers; i++) {
+		unsigned n = atomic_load_explicit(&w->px->workers[i].nclients, memory_order_relaxed);
+
+		if (n < least) {
+			least = n;
+			to = &w->px->workers[i];
+		}
+	}
+	if (!to || mine <= least + 2 + least / 16)
+		return false;
+	h = malloc(sizeof(*h));
+	if (!h)
+		return false;
+	*h = (struct handoff){ .post.run = handoff_run, .w = to, .fd = fd, .listener = listener };
+	loop_post(to->loop, &h->post);
+	return true;
+}
+
 void client_accept(struct loop_fd *f, uint32_t events)
 {
 	struct listener *ls = container_of(f, struct listener, io);
-	struct worker *w = ls->w;
 
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		int fd = net_accept(f->fd, NULL);
-		struct client *c;
 
 		if (fd < 0)
 			return; /* EAGAIN; out of descriptors: the listener's queue holds them */
-		c = calloc(1, sizeof(*c));
-		if (!c) {
-			close(fd);
-			return;
-		}
-		c->w = w;
-		c->listener = ls->no;
-		c->writable = true;
-		c->since = loop_now(w->loop);
-		c->io.ready = client_ready;
-		loop_work_init(&c->again, client_again);
-		loop_timer_init(&c->timer, client_expired);
-		if (loop_fd_add(w->loop, &c->io, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)) {
-			close(fd);
-			free(c);
-			return;
-		}
-		list_add_tail(&w->clients, &c->link);
-		stats_inc(w->st, STATS_CONN_ACCEPTED);
-		atomic_fetch_add_explicit(&w->sh->connections, 1, memory_order_relaxed);
-		client_timer(c, c->since + w->sh->cfg->pools[0].client_idle);
+		if (!hand_off(ls->w, fd, ls->no))
+			client_new(ls->w, fd, ls->no);
 	}
 }
 
@@ -132,6 +183,7 @@ void client_close(struct client *c, bool reset)
 	list_del(&c->again.link);
 	buf_free(&c->in);
 	buf_free(&c->out);
+	atomic_fetch_sub_explicit(&w->nclients, 1, memory_order_relaxed);
 	stats_inc(w->st, STATS_CONN_CLOSED);
 	atomic_fetch_sub_explicit(&w->sh->connections, 1, memory_order_relaxed);
 	worker_bury(w, &c->grave);

@@ -154,6 +154,7 @@ struct worker {
 	struct rng rng;
 	struct listener *listeners;
 	struct list clients;
+	_Atomic unsigned nclients; /* others look at it when they accept */
 	struct grave *graves;
 	struct loop_work bury;
 	struct loop_timer sweep; /* idle upstreams that have grown old */
