@@ -480,6 +480,33 @@ static void recovery_and_restart_leave_what_is_true(void **state)
 
 /* --- speculation --- */
 
+/* Guesses are fewer far from the beginning: a long prompt is found to within what each of them stands for. */
+static void a_long_prompt_is_guessed_to_within_its_grid(void **state)
+{
+	static const uint32_t parts[] = { 1, 57, 128, 129, 500, 1023, 1024, 1025, 4000, 4097, 11999 };
+	uint64_t *at = calloc(12100, sizeof(*at));
+	struct kvindex *x = fresh();
+	const char *text = text_of(0, 170000);
+
+	chunks_of(x, text, 12000 * INDEX_CHUNK, at, 12100);
+	assert_int_equal(index_speculate(x, 0, 0, at, 0, 12000, 14 * 256, NS_PER_S, 0), 0);
+	assert_true(stats(x).nodes < 700);
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		uint32_t c = parts[i], step = c < 128 ? 1 : c < 1024 ? 8 : 32;
+		struct index_hit hit = look(x, 0, 0, text, (size_t)c * INDEX_CHUNK + 1);
+
+		assert_int_equal(hit.bytes / INDEX_CHUNK, c / step * step);
+		assert_int_equal(hit.tokens, hit.bytes / 4);
+	}
+	/* The same beginning, said by another. */
+	assert_int_equal(index_speculate(x, 1, 0, at, 0, 3000, 14 * 256, 0, 4000), 0);
+	assert_int_equal(look(x, 1, 0, text, 12000 * INDEX_CHUNK).bytes, 3000 / 32 * 32 * INDEX_CHUNK);
+	assert_int_equal(look(x, 0, 0, text, 12000 * INDEX_CHUNK - 1).bytes,
+			 12000 / 32 * 32 * INDEX_CHUNK - 32 * INDEX_CHUNK);
+	index_free(x);
+	free(at);
+}
+
 /* What keeps a prefix in the LRU is being said again; the age tells when that is due. */
 static void a_match_by_guess_tells_its_age(void **state)
 {
@@ -745,6 +772,7 @@ int main(void)
 		cmocka_unit_test(recovery_and_restart_leave_what_is_true),
 		cmocka_unit_test(a_guess_ends_with_its_time),
 		cmocka_unit_test(a_match_by_guess_tells_its_age),
+		cmocka_unit_test(a_long_prompt_is_guessed_to_within_its_grid),
 		cmocka_unit_test(a_guess_is_refreshed_and_undone),
 		cmocka_unit_test(real_blocks_win_over_guesses),
 		cmocka_unit_test(an_engine_without_events_has_an_lru),

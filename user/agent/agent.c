@@ -277,7 +277,7 @@ static void tick(struct loop_timer *t)
 /* Bodies of some hundred KB come and go with each request: keep their pages instead of faulting them in anew. */
 static void tune_malloc(void)
 {
-	mallopt(M_MMAP_THRESHOLD, 64 << 20);
+	mallopt(M_MMAP_THRESHOLD, 32 << 20); /* the most that it takes */
 	mallopt(M_TRIM_THRESHOLD, 16 << 20);
 	mallopt(M_ARENA_TEST, 4);
 }

@@ -16,6 +16,12 @@ static uint32_t *wheel_of(const struct kvindex *x, const struct guess *g)
 	return &x->holder[g->holder].wheel[g->until >> WHEEL_SHIFT & (WHEEL_SLOTS - 1)];
 }
 
+/* The LRU's length is counted in chunks, as its limit is. */
+static uint32_t weight_of(const struct kvindex *x, const struct guess *g)
+{
+	return guess_weight(node_at(x, g->node)->byte_end / INDEX_CHUNK);
+}
+
 static void guess_link(struct kvindex *x, uint32_t i)
 {
 	struct guess *g = &x->guess[i];
@@ -29,7 +35,8 @@ static void guess_link(struct kvindex *x, uint32_t i)
 	else if (!g->until)
 		h->lru_tail = i;
 	*head = i;
-	h->lru_n += !g->until;
+	if (!g->until)
+		h->lru_n += weight_of(x, g);
 }
 
 static void guess_unlink(struct kvindex *x, uint32_t i)
@@ -47,7 +54,8 @@ static void guess_unlink(struct kvindex *x, uint32_t i)
 		x->guess[g->next].prev = g->prev;
 	else if (!g->until)
 		h->lru_tail = g->prev;
-	h->lru_n -= !g->until;
+	if (!g->until)
+		h->lru_n -= weight_of(x, g);
 }
 
 static void guess_free(struct kvindex *x, uint32_t i)
@@ -152,8 +160,10 @@ int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint6
 	}
 	for (uint32_t i = n; i-- > from && !r;) {
 		uint64_t bytes = (uint64_t)(i + 1) * INDEX_CHUNK;
-		uint32_t root = 0, id = 0;
+		uint32_t root = 0, id = 0, weight = guess_weight(i + 1);
 
+		if (!weight)
+			continue;
 		r = index_room(x, NULL, 0);
 		if (!r)
 			root = root_get(x, ns);
@@ -162,7 +172,7 @@ int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint6
 			id = spec_get(x, root, at[i], bytes, true);
 		x->pin = id;
 		if (id) {
-			count_add(&x->said, 1);
+			count_add(&x->said, weight);
 			__atomic_store_n(&node_at(x, id)->depth, x->said, __ATOMIC_RELAXED);
 		}
 		if (id)
@@ -186,6 +196,9 @@ void index_unspeculate(struct kvindex *x, unsigned holder, uint64_t ns, const ui
 
 	x->pin = root;
 	for (uint32_t i = n; root && i-- > from;) {
+		if (!guess_weight(i + 1))
+			continue;
+
 		uint32_t id = spec_get(x, root, at[i], (uint64_t)(i + 1) * INDEX_CHUNK, false);
 		uint32_t *of = id ? pmap_find(&x->guess_of, pair_key(holder, id)) : NULL;
 

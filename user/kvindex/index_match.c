@@ -20,13 +20,16 @@
 #define CHILDREN_MAX 24	  /* in one list, before keys are tried */
 #define ENTRIES_MAX  16	  /* of one key */
 #define STACK_MAX    64
-#define GUESS_MAX    32 /* chunks that a block which goes on over a multiple may begin before it */
+#define GUESS_MAX                                                                                                    \
+	(GUESS_GRID + 32) /* chunks looked at from the end; a block that goes on over a multiple may begin before it \
+			   */
 
 enum { REAL, ANY };
 
 struct group {
 	uint16_t start, n; /* items[start …] */
 	uint8_t kind;
+	uint8_t step;	 /* chunks: lo and hi are multiples of it */
 	uint32_t lo, hi; /* has the multiple lo (0: the empty text), has not hi */
 };
 
@@ -200,7 +203,7 @@ static unsigned bisect(struct match *m, unsigned ngroups)
 
 			if (g->hi - g->lo <= 1)
 				continue;
-			key[i] = chunk_key(m, (g->lo + (uint64_t)(g->hi - g->lo) / 2) * 2);
+			key[i] = chunk_key(m, (g->lo + (uint64_t)(g->hi - g->lo) / 2) * g->step);
 			__builtin_prefetch((const void *)&m->table->slot[table_home(m->table, key[i])]);
 		}
 		for (unsigned i = 0; i < had; i++) {
@@ -223,11 +226,12 @@ static unsigned bisect(struct match *m, unsigned ngroups)
 
 			if (g->hi - g->lo <= 1)
 				continue;
-			have = partition(m, g, (uint64_t)mid * 2, key[i]);
+			have = partition(m, g, (uint64_t)mid * g->step, key[i]);
 			if (have && have < g->n) {
 				m->group[ngroups++] = (struct group){ .start = (uint16_t)(g->start + have),
 								      .n = (uint16_t)(g->n - have),
 								      .kind = g->kind,
+								      .step = g->step,
 								      .lo = g->lo,
 								      .hi = mid };
 				g->n = (uint16_t)have;
@@ -366,8 +370,9 @@ static void prefetch_ends(const struct match *m, unsigned ngroups)
 	uint32_t child[2 * INDEX_HOLDERS];
 
 	for (unsigned i = 0; i < ngroups; i++) {
-		uint64_t bytes = (uint64_t)m->group[i].lo * INDEX_SPAN;
-		uint64_t key = chunk_key(m, (uint64_t)m->group[i].lo * 2), at = table_home(m->table, key);
+		uint64_t bytes = (uint64_t)m->group[i].lo * m->group[i].step * INDEX_CHUNK;
+		uint64_t key = chunk_key(m, (uint64_t)m->group[i].lo * m->group[i].step),
+			 at = table_home(m->table, key);
 		const struct node *n = node_at(m->x, table_next(m->table, key, &at));
 
 		child[i] = atomic_load_explicit(&n->child, memory_order_relaxed);
@@ -380,11 +385,11 @@ static void prefetch_ends(const struct match *m, unsigned ngroups)
 		prefetch_set(m->x, child[i]);
 }
 
-/* Guesses end at chunks: at the one behind the multiple, at the multiple, or before it, where the holder's blocks end
+/* Guesses end at chunks: at one behind the multiple, at the multiple, or before it, where the holder's blocks end
  * in front of it (they count at a multiple when another holder's block goes on over it). */
 static void guess_end(struct match *m, const struct group *g)
 {
-	uint64_t chunks = (uint64_t)g->lo * 2 + 1, set[SET_WORDS], reach[SET_WORDS];
+	uint64_t chunks = (uint64_t)g->lo * g->step + g->step - 1, set[SET_WORDS], reach[SET_WORDS];
 	bool wanted = true;
 
 	group_set(m, g, set);
@@ -392,7 +397,7 @@ static void guess_end(struct match *m, const struct group *g)
 		uint64_t key, at;
 		uint32_t id;
 
-		if (chunks > m->t->n)
+		if (chunks > m->t->n || !guess_weight(chunks))
 			continue;
 		key = chunk_key(m, chunks);
 		at = table_home(m->table, key);
@@ -467,7 +472,10 @@ unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_te
 	for (int kind = 0; kind < kinds; kind++) {
 		struct group *g = &m.group[ngroups];
 
-		*g = (struct group){ .start = (uint16_t)nitems, .kind = (uint8_t)kind, .hi = last + 1 };
+		*g = (struct group){ .start = (uint16_t)nitems,
+				     .kind = (uint8_t)kind,
+				     .step = kind == REAL ? 2 : GUESS_GRID,
+				     .hi = t->n / (kind == REAL ? 2 : GUESS_GRID) + 1 };
 		for (unsigned h = 0; h < x->nholders; h++)
 			if (atomic_load_explicit(&x->active[h / 64], memory_order_acquire) >> (h % 64) & 1) {
 				m.items[nitems++] = (uint8_t)h;

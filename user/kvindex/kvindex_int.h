@@ -158,6 +158,17 @@ struct kvindex {
 	struct counters st;
 };
 
+/* A prompt of a megabyte has 18,000 chunks, and each guess costs the writer some cache misses: far from the beginning
+ * fewer are kept. How many chunks a guess at the end of the first <chunks> stands for; 0: none is kept there. All of
+ * GUESS_GRID's multiples are. */
+#define GUESS_GRID 32
+static inline uint32_t guess_weight(uint64_t chunks)
+{
+	uint32_t step = chunks <= 128 ? 1 : chunks <= 1024 ? 8 : GUESS_GRID;
+
+	return chunks % step ? 0 : step;
+}
+
 /* Single writer: no read-modify-write is needed. */
 static inline void stat_add(_Atomic uint64_t *c, uint64_t n)
 {
