@@ -542,11 +542,12 @@ def at_once(g, prompt, n, pause):
     return got
 
 
-def test_a_burst_of_equal_new_prompts_goes_to_one_pod(w):
+def test_a_burst_of_equal_new_prompts_goes_to_few_pods(w):
+    """The rule weighs the queue that forms against one more computation: two of three pods at most, others use all."""
     g = gateway(w, [w.sim("--prefill-time-per-token", "0.2", ip="127.0.0.%d" % i) for i in (3, 4, 5)])
     for n in (1000, 3000):
         pods = at_once(g, text(n), 6, 0.01)
-        need(len(set(pods)) == 1, "%d tokens went to %s" % (n, sorted(pods)))
+        need(len(set(pods)) <= 2, "%d tokens went to %s" % (n, sorted(pods)))
 
 
 def test_new_prompts_are_spread(w):

@@ -259,6 +259,7 @@ static enum ctl_code status(void *arg, json_t *args, struct jw *w, struct buf *e
 {
 	struct agent *a = arg;
 	uint64_t predicted = 0, reported = 0, total = 0, usable = 0;
+	uint64_t prompt = stats_sum(a->stats, a->nshards, STATS_PROMPT_TOKENS);
 	struct index_stats x;
 
 	list_for_each (it, endpoints_pods(a->endpoints)) {
@@ -297,6 +298,8 @@ static enum ctl_code status(void *arg, json_t *args, struct jw *w, struct buf *e
 	jw_ku64(w, "requests", stats_sum(a->stats, a->nshards, STATS_REQ));
 	jw_ku64(w, "predicted_tokens", predicted);
 	jw_ku64(w, "reported_tokens", reported);
+	jw_key(w, "hit_rate");
+	jw_num(w, prompt ? (double)reported / (double)prompt : NAN);
 	jw_ku64(w, "rss_bytes", rss_bytes());
 	jw_key(w, "index");
 	jw_obj(w);

@@ -7,6 +7,9 @@
 #include "http/json.h"
 
 #include <errno.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "http/json_scan.h"
 
@@ -376,6 +379,29 @@ bool json_str_is(const struct json_val *v, struct str lit)
 	return lit.n == 0;
 }
 
+/* Copy up to the next backslash: look and copy in one pass, and write up to COPY_SLACK bytes more than were copied. */
+#define COPY_SLACK 16
+static size_t copy_plain(const char *p, const char *end, char *to)
+{
+	const char *start = p;
+
+#ifdef __SSE2__
+	const __m128i slash = _mm_set1_epi8('\\');
+
+	for (; end - p >= 16; p += 16, to += 16) {
+		__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+		int m = _mm_movemask_epi8(_mm_cmpeq_epi8(v, slash));
+
+		_mm_storeu_si128((__m128i *)(void *)to, v);
+		if (m)
+			return (size_t)(p - start) + (size_t)__builtin_ctz((unsigned)m);
+	}
+#endif
+	while (p < end && *p != '\\')
+		*to++ = *p++;
+	return (size_t)(p - start);
+}
+
 int json_unescape(const struct json_val *v, struct buf *out)
 {
 	const char *p = v->raw.p, *end = p + v->raw.n;
@@ -386,14 +412,12 @@ int json_unescape(const struct json_val *v, struct buf *out)
 	if (!v->escaped)
 		return buf_put(out, p, v->raw.n);
 	/* No escape is shorter than what it stands for. */
-	start = to = buf_room(out, v->raw.n);
+	start = to = buf_room(out, v->raw.n + COPY_SLACK);
 	if (!to)
 		return -ENOMEM;
 	while (p < end) {
-		const char *slash = memchr(p, '\\', (size_t)(end - p));
-		size_t n = (size_t)((slash ? slash : end) - p);
+		size_t n = copy_plain(p, end, to);
 
-		memcpy(to, p, n);
 		to += n;
 		p += n;
 		while (p < end && *p == '\\') {

@@ -107,6 +107,15 @@ static void set_int(int fd, int level, int opt, int v)
 	setsockopt(fd, level, opt, &v, sizeof(v));
 }
 
+/* A host that is gone without a word is noticed within half a minute, also while nothing is to be sent. */
+static void keep_alive(int fd)
+{
+	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, 15);
+	set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, 5);
+	set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+}
+
 int net_listen(const struct net_addr *a, int backlog)
 {
 	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
@@ -134,6 +143,7 @@ int net_dial(const struct net_addr *a)
 	if (fd < 0)
 		return -errno;
 	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	keep_alive(fd);
 	if (connect(fd, &a->sa, a->len) < 0 && errno != EINPROGRESS) {
 		r = -errno;
 		close(fd);
@@ -150,6 +160,7 @@ int net_accept(int listener, struct net_addr *ret_peer)
 	if (fd < 0)
 		return -errno;
 	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	keep_alive(fd);
 	if (ret_peer)
 		*ret_peer = peer;
 	return fd;

@@ -129,6 +129,14 @@ static int hash_text(struct deciding *d)
 	return index_text_feed(w->sh->index, &d->text, d->in->text.p, d->in->text.n);
 }
 
+/* A guess reaches to the prompt's end; what an engine reports is whole blocks, without the last token's. */
+static uint32_t whole_blocks(const struct deciding *d, unsigned row, uint32_t tokens)
+{
+	uint32_t block = d->s->samples[d->w->rows[row].pod].block_size;
+
+	return block && tokens ? (tokens - 1) / block * block : tokens;
+}
+
 static void match(struct deciding *d)
 {
 	struct worker *w = d->w;
@@ -148,7 +156,7 @@ static void match(struct deciding *d)
 
 				if (hit->holder != d->pods[i]->holder[k] || hit->tokens < w->rows[i].matched)
 					continue;
-				w->rows[i].matched = hit->tokens;
+				w->rows[i].matched = hit->exact ? hit->tokens : whole_blocks(d, i, hit->tokens);
 				w->row_blocks[i] = hit->blocks;
 				d->bytes[i] = (uint32_t)hit->bytes;
 				d->age[i] = hit->age;
@@ -297,9 +305,9 @@ static int decide_inside(struct deciding *d, struct refusal *no)
 		return status;
 	r->pool = &w->sh->pools[pool];
 	snprintf(r->d->base, sizeof(r->d->base), "%s", d->route ? d->route->base : in->model);
-	if (atomic_load_explicit(&r->pool->unfirst, memory_order_relaxed) >= r->pool->cfg->queue)
+	if (atomic_load_explicit(&r->pool->queued, memory_order_relaxed) >= r->pool->cfg->queue)
 		return refuse(no, STATS_REFUSED_QUEUE, 429, "overloaded_error",
-			      "Pool %s has as many requests waiting for their first token as limits.queue allows.",
+			      "Pool %s has as many requests waiting for a connection to a pod as limits.queue allows.",
 			      r->pool->cfg->name);
 	candidates(d, mask, loop_now(w->loop));
 	if (d->nrows == 0)
@@ -325,8 +333,6 @@ static int decide_inside(struct deciding *d, struct refusal *no)
 		stats_inc(w->st, in->why);
 	}
 	pick(d);
-	atomic_fetch_add_explicit(&r->pool->unfirst, 1, memory_order_relaxed);
-	r->unfirst = true;
 	return 0;
 }
 

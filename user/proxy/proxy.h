@@ -41,7 +41,8 @@ struct proxy_pool {
 	const struct sched_ops *policy;
 	struct vocab *vocab;		     /* NULL: what an id stands for is not known */
 	_Atomic uint32_t bytes_per_token_q8; /* learned from reported usage; 4.0 at the start */
-	_Atomic uint32_t unfirst;	     /* requests without a first byte, held against limits.queue */
+	_Atomic uint32_t bytes_per_token_n;  /* samples so far, up to 16 */
+	_Atomic uint32_t queued; /* requests that wait for a connection to a pod, held against limits.queue */
 };
 
 /* Shared by the workers; agent/ fills it before proxy_start and keeps it until proxy_stop has returned. */

@@ -95,8 +95,8 @@ struct request {
 	bool head_method, minor_10, keep_alive, explain, opaque;
 	bool expect; /* 100-continue is asked for and not answered */
 	bool decided;
-	bool vetted;  /* all of the body was read and may pass */
-	bool unfirst; /* counted in pool->unfirst */
+	bool vetted; /* all of the body was read and may pass */
+	bool queued; /* counted in pool->queued */
 	uint64_t arrived_ns, dispatch_ns, last_ns, stall_at;
 	uint64_t session;
 
@@ -203,6 +203,7 @@ void request_body_read(struct request *r);	    /* read more of the body from the
 size_t request_body_feed(struct request *r, const char *p, size_t n); /* how much of it was the body's */
 void request_ready(struct request *r);				      /* decide and dispatch */
 void request_dispatch(struct request *r);			      /* to legs[leg] */
+void request_unqueue(struct request *r);			      /* it has a connection, or has ended */
 void request_send(struct request *r);				      /* more of it to the pod */
 void request_failed(struct request *r, enum pod_outcome why);	      /* the leg broke: retry, answer or cut */
 bool request_retry_busy(struct request *r);			      /* the pod said 503: true if another is tried */

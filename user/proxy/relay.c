@@ -39,10 +39,6 @@ static void first_byte(struct request *r)
 	r->first_ns = now;
 	if (r->usage.sse && r->status < 300)
 		ledger_first(&r->charge, now);
-	if (r->unfirst) {
-		atomic_fetch_sub_explicit(&r->pool->unfirst, 1, memory_order_relaxed);
-		r->unfirst = false;
-	}
 	stats_hist_add(&w->sh->ttft[w->id], now - r->arrived_ns);
 }
 

@@ -427,11 +427,25 @@ void request_dispatch(struct request *r)
 	}
 	u->req = r;
 	r->u = u;
+	if (u->connecting && !r->queued) {
+		r->queued = true;
+		atomic_fetch_add_explicit(&r->pool->queued, 1, memory_order_relaxed);
+	} else if (!u->connecting) {
+		request_unqueue(r);
+	}
 	client_timer(r->c, now + (u->connecting || limits(r)->connect_timeout < limits(r)->first_byte
 					  ? limits(r)->connect_timeout
 					  : limits(r)->first_byte));
 	if (u->writable)
 		request_send(r);
+}
+
+void request_unqueue(struct request *r)
+{
+	if (!r->queued)
+		return;
+	r->queued = false;
+	atomic_fetch_sub_explicit(&r->pool->queued, 1, memory_order_relaxed);
 }
 
 void request_send(struct request *r)
@@ -656,9 +670,8 @@ void request_end(struct request *r, const char *end, enum stats_id how)
 	struct decision *d = r->d;
 	uint64_t now = loop_now(w->loop);
 
-	ledger_release(&r->charge, how != STATS_REQ_DONE, now);
-	if (r->unfirst)
-		atomic_fetch_sub_explicit(&r->pool->unfirst, 1, memory_order_relaxed);
+	ledger_release(&r->charge, how == STATS_REQ_UPSTREAM_CUT, now);
+	request_unqueue(r);
 	if (r->u) {
 		bool whole = how == STATS_REQ_DONE && r->resp_keep && r->resp_done &&
 			     buf_len(&r->body) == r->body_sent && r->body_state == BODY_DONE;
@@ -690,6 +703,19 @@ void request_end(struct request *r, const char *end, enum stats_id how)
 	worker_bury(w, &r->grave);
 }
 
+/* Bytes per token, times 256: the first answers count in full, later ones a sixteenth. */
+static void learn_density(struct proxy_pool *p, int64_t q8)
+{
+	int64_t old = atomic_load_explicit(&p->bytes_per_token_q8, memory_order_relaxed);
+	uint32_t n = atomic_load_explicit(&p->bytes_per_token_n, memory_order_relaxed);
+
+	if (q8 < 64 || q8 > 64 * 256)
+		return;
+	if (n < 16)
+		atomic_store_explicit(&p->bytes_per_token_n, ++n, memory_order_relaxed);
+	atomic_store_explicit(&p->bytes_per_token_q8, (uint32_t)(old + (q8 - old) / (int64_t)n), memory_order_relaxed);
+}
+
 static void learn_from_usage(struct request *r)
 {
 	const struct usage *g = &r->usage.usage;
@@ -701,15 +727,9 @@ static void learn_from_usage(struct request *r)
 	stats_inc(w->st, g->seen ? STATS_USAGE_SEEN : STATS_USAGE_UNSEEN);
 	if (!g->seen)
 		return;
-	if (r->text_bytes >= 64 && g->prompt) {
-		uint32_t old = atomic_load_explicit(&r->pool->bytes_per_token_q8, memory_order_relaxed);
-		int64_t now = (int64_t)(r->text_bytes * 256 / g->prompt);
-
-		if (now > 64 && now < 64 * 256)
-			atomic_store_explicit(&r->pool->bytes_per_token_q8,
-					      (uint32_t)((int64_t)old + (now - (int64_t)old) / 16),
-					      memory_order_relaxed);
-	}
+	stats_add(w->st, STATS_PROMPT_TOKENS, g->prompt);
+	if (r->text_bytes >= 64 && g->prompt)
+		learn_density(r->pool, (int64_t)(r->text_bytes * 256 / g->prompt));
 	if (g->cached_known) {
 		r->d->reported = g->cached;
 		r->d->reported_known = true;

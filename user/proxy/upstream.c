@@ -36,6 +36,7 @@ static void upstream_ready(struct loop_fd *f, uint32_t events)
 		if (!u->writable)
 			return;
 		u->connecting = false;
+		request_unqueue(r);
 		r->last_ns = loop_now(u->w->loop);
 	}
 	if (u->writable)

@@ -55,6 +55,7 @@
 	X(OPAQUE_PARTIAL, "opaque_total", "reason=\"partial_body\"", "")                                         \
 	X(USAGE_SEEN, "usage_total", "seen=\"yes\"", "Answers by whether their usage was seen")                  \
 	X(USAGE_UNSEEN, "usage_total", "seen=\"no\"", "")                                                        \
+	X(PROMPT_TOKENS, "prompt_tokens_total", "", "Prompt tokens that engines reported")                       \
 	X(DECISION_NS, "decision_nanoseconds_total", "", "Time spent on scan, hash, look-up and pick")           \
 	X(EVENT_BATCHES, "kv_event_batches_total", "", "KV event batches applied")                               \
 	X(EVENT_STORED, "kv_events_total", "type=\"stored\"", "KV events applied")                               \
