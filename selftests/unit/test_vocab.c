@@ -317,7 +317,8 @@ static void real_tokenizers_give_the_text_back(void **state)
 		seen++;
 	}
 	if (!seen) {
-		print_message("SKIP: no real tokenizer: KVS_TOKENIZERS=DIR with DIR/<model>/tokenizer.json is not given\n");
+		print_message(
+			"SKIP: no real tokenizer: KVS_TOKENIZERS=DIR with DIR/<model>/tokenizer.json is not given\n");
 		skip();
 	}
 }

@@ -476,8 +476,10 @@ unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_te
 				     .kind = (uint8_t)kind,
 				     .step = kind == REAL ? 2 : GUESS_GRID,
 				     .hi = t->n / (kind == REAL ? 2 : GUESS_GRID) + 1 };
-		for (unsigned h = 0; h < x->nholders; h++)
-			if (atomic_load_explicit(&x->active[h / 64], memory_order_acquire) >> (h % 64) & 1) {
+		for (unsigned word = 0; word < m.words; word++)
+			for (uint64_t b = atomic_load_explicit(&x->active[word], memory_order_acquire); b; b &= b - 1) {
+				unsigned h = word * 64 + (unsigned)__builtin_ctzll(b);
+
 				m.items[nitems++] = (uint8_t)h;
 				m.best[h] = (struct best){ 0 };
 			}
