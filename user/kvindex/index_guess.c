@@ -140,6 +140,16 @@ static int guess_put(struct kvindex *x, unsigned holder, uint32_t id, uint64_t u
 	return 0;
 }
 
+#define AHEAD 8 /* guesses whose place in the table is fetched before it is needed */
+
+static void fetch_ahead(const struct kvindex *x, uint64_t ns, const uint64_t *at, uint32_t i)
+{
+	const struct table *t = atomic_load_explicit(&x->table, memory_order_relaxed);
+	uint64_t key = index_key(x, at[i], 0, (uint64_t)(i + 1) * INDEX_CHUNK, ns);
+
+	__builtin_prefetch((const void *)&t->slot[table_home(t, key)]);
+}
+
 int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint64_t *at, uint32_t from, uint32_t n,
 		    uint32_t tokens_per_chunk_q8, uint64_t until_ns, uint32_t lru_chunks)
 {
@@ -164,6 +174,8 @@ int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint6
 
 		if (!weight)
 			continue;
+		if (i >= from + AHEAD * weight)
+			fetch_ahead(x, ns, at, i - AHEAD * weight);
 		r = index_room(x, NULL, 0);
 		if (!r)
 			root = root_get(x, ns);
