@@ -393,6 +393,9 @@ static void guess_end(struct match *m, const struct group *g)
 	bool wanted = true;
 
 	group_set(m, g, set);
+	for (uint64_t c = chunks; c > (uint64_t)g->lo * g->step; c--)
+		if (c <= m->t->n && guess_weight(c))
+			__builtin_prefetch((const void *)&m->table->slot[table_home(m->table, chunk_key(m, c))]);
 	for (int steps = GUESS_MAX; steps && wanted && chunks; steps--, chunks--) {
 		uint64_t key, at;
 		uint32_t id;
