@@ -33,7 +33,6 @@
 	X(RETRY_STALE, "retries_total", "reason=\"stale_connection\"", "Requests sent again, by reason")         \
 	X(RETRY_CONNECT, "retries_total", "reason=\"connect\"", "")                                              \
 	X(RETRY_BUSY, "retries_total", "reason=\"busy\"", "")                                                    \
-	X(RETRY_CUT, "retries_total", "reason=\"closed_before_head\"", "")                                       \
 	X(TIMEOUT_CONNECT, "timeouts_total", "timer=\"connect\"", "Timers that fired")                           \
 	X(TIMEOUT_FIRST, "timeouts_total", "timer=\"first_byte\"", "")                                           \
 	X(TIMEOUT_STREAM, "timeouts_total", "timer=\"stream_idle\"", "")                                         \
