@@ -161,13 +161,17 @@ class Gateway(Proc):
         need(r.returncode == 0, "kvsteer %s: exit %d %s%s" % (" ".join(args), r.returncode, r.stdout, r.stderr))
         return json.loads(r.stdout)
 
-    def metric(self, name):
-        """Sum of all samples whose name and labels begin so."""
+    def page(self, path):
+        """A page of the admin address."""
         c = http.client.HTTPConnection(*self.admin, timeout=5)
-        c.request("GET", "/metrics")
+        c.request("GET", path)
         text = c.getresponse().read().decode()
         c.close()
-        return sum(float(l.rsplit(" ", 1)[1]) for l in text.splitlines() if l.startswith("kvsteer_" + name))
+        return text
+
+    def metric(self, name):
+        """Sum of all samples whose name and labels begin so."""
+        return sum(float(l.rsplit(" ", 1)[1]) for l in self.page("/metrics").splitlines() if l.startswith("kvsteer_" + name))
 
     def pod_state(self, pod):
         return self.cli("pod", "show", pod.name)

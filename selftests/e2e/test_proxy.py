@@ -4,6 +4,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -354,15 +355,20 @@ def test_a_pod_ejected_is_better_than_none(w):
 
 
 def test_bytes_behind_an_answer_never_become_another(w):
+    served = []
     def handler(c, r):
         r.read_body()
-        c.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON")
+        served.append(c.n)
+        c.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
+        time.sleep(0.01)
+        c.send(b"POISON")
     g = w.gateway([w.pod(handler)])
     with g.connect() as c:
         for i in range(6):
             c.send(request(PROMPT))
             a = c.answer()
-            need(a.status == 200 and a.body == b"{}", "answer %d: %r" % (i, a.body))
+            need(a.status == 200 and a.body == b"{}", "answer %d: %d %r" % (i, a.status, a.body))
+    need(served == [1] * 6, "a connection with stray bytes was used again: %s" % served)
 
 
 def test_client_errors_do_not_eject_and_busy_pods_come_back(w):
@@ -547,6 +553,16 @@ def test_explain_shows_the_decision(w):
     d = json.loads(a.headers["x-kvsteer-decision"])
     need(d["request"] == "abc-1" and d["model"] == "m" and len(d["candidates"]) == 2 and d["pod"] == a.headers["x-kvsteer-pod"], "%s" % d)
     need("Got pod scores {" in g.output() and '"scores":null' in g.output().replace(": ", ":"), "no log line")
+
+
+def test_every_metric_is_documented(w):
+    g = w.gateway([w.pod(echo)])
+    g.post(PROMPT)
+    text = g.page("/metrics")
+    names = set(re.findall(r"^# HELP (kvsteer_\w+)", text, re.M))
+    with open(os.path.join(lib.TOP, "docs/metrics.md")) as f:
+        told = set(re.findall(r"^\| `(kvsteer_\w+)`", f.read(), re.M))
+    need(len(names) > 20 and names == told, "not documented: %s; not there: %s" % (sorted(names - told), sorted(told - names)))
 
 
 # --- pods that come and go, the daemon's own life ---
