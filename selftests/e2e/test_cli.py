@@ -125,7 +125,7 @@ def test_the_index_is_shown(w):
     prompt = "The index knows this text by its hash. " * 20
     _, pod = ask(g, prompt)
     v = until(lambda: (lambda x: x and x[0]["exact"] and x)(js(g, "index", "lookup", prompt)), "the prompt is known")
-    need(v == [{"pod": pod, "tokens": 768, "blocks": 48, "bytes": 768, "exact": True}], "%s" % v)
+    need(v == [{"pod": pod, "tokens": 768, "cpu_tokens": 0, "disk_tokens": 0, "blocks": 48, "bytes": 768, "exact": True}], "%s" % v)
     with open(w.path("prompt"), "w") as f:
         f.write(prompt)
     for args, text in ((("index", "lookup", w.path("prompt")), None), (("index", "lookup", "-"), prompt), (("index", "lookup", "-m", "m", prompt), None)):

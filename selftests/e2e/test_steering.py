@@ -333,6 +333,46 @@ def test_prediction_follows_eviction(w):
     need(n <= 64, "%d blocks are known of a cache of 64" % n)
 
 
+def decision(g, r):
+    rid = r.a.headers["x-request-id"]
+    until(lambda: rid in g.output(), "the decision is logged")
+    return g.cli("decision", "show", rid)
+
+
+def test_a_hit_in_host_memory_counts_but_costs(w):
+    a, b = (w.sim("--kv-cache-size", "64", "--kv-offload-size", "1024") for _ in range(2))
+    g = gateway(w, [a, b])
+    p = text(400)
+    ask_pod(a, p)
+    ask_pod(a, text(1000))
+    ask_pod(b, p)
+    until(lambda: g.metric("kv_events_total{type=\"removed\"") > 0, "nothing was evicted")
+    quiet(g)
+    r = ask(g, p)
+    exact(r, cached(400))
+    need(r.pod == b.name, "%r: the pod that has to load it was taken" % r)
+    rows = {c["pod"]: c for c in decision(g, r)["candidates"]}
+    need(rows[a.name]["matched_tokens"] == rows[b.name]["matched_tokens"] == cached(400), "%s" % rows)
+    need(rows[a.name]["cpu_tokens"] > 300 and rows[b.name]["cpu_tokens"] == 0, "%s" % rows)
+    need(rows[a.name]["own"] > 10 * rows[b.name]["own"], "%s" % rows)
+    line = [l for l in g.output().splitlines() if r.a.headers["x-request-id"] in l and "Got pod scores " in l][0]
+    scores = json.loads(line.split("Got pod scores ")[1])["scores"]
+    need(sorted(scores.values())[1] == cached(400) / BLOCK and sorted(scores.values())[0] < cached(400) / BLOCK, line)
+
+
+def test_what_is_loaded_from_host_memory_is_predicted(w):
+    sim = w.sim("--kv-cache-size", "64", "--kv-offload-size", "1024")
+    g = gateway(w, [sim])
+    p, q, s = text(400), text(400), text(400)
+    for x in (p, q, s):
+        ask(g, x)
+        quiet(g)
+    for x in (p, q, s, p):
+        no_guesses(g, [sim])
+        exact(ask(g, x), cached(400))
+        quiet(g)
+
+
 def test_a_reset_of_the_cache_is_heard_with_the_next_request(w):
     sim = w.sim()
     g = gateway(w, [sim])

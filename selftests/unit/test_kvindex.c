@@ -376,6 +376,58 @@ static void tiers_are_counted_apart(void **state)
 	index_free(x);
 }
 
+static void tiers_are(struct kvindex *x, unsigned holder, const char *text, unsigned ntokens, uint32_t gpu,
+		      uint32_t cpu, uint32_t disk)
+{
+	struct index_hit hit = look(x, holder, 0, text, (size_t)ntokens * 4);
+
+	assert_int_equal(hit.in_tier[TIER_GPU], gpu);
+	assert_int_equal(hit.in_tier[TIER_CPU], cpu);
+	assert_int_equal(hit.in_tier[TIER_DISK], disk);
+	assert_int_equal(hit.tokens, gpu + cpu + disk);
+}
+
+/* Six holders: the sets of popular nodes are kept in another form. */
+static void a_hit_tells_which_tiers_it_needs(void **state)
+{
+	struct kvindex *x = fresh();
+	const char *text = text_of(0, 640);
+	uint64_t h[40];
+
+	for (unsigned i = 0; i < 40; i++)
+		h[i] = 100 + i;
+	for (unsigned nholders = 1; nholders <= 6; nholders++) {
+		unsigned holder = nholders - 1;
+
+		put(x, holder, 100, text, 40);
+		tiers_are(x, holder, text, 641, 640, 0, 0);
+		index_put_tier(x, holder, h + 10, 30, TIER_CPU);
+		index_put_tier(x, holder, h + 30, 10, TIER_DISK);
+		tiers_are(x, holder, text, 641, 640, 0, 0);
+		index_remove(x, holder, h + 20, 20, TIER_GPU);
+		tiers_are(x, holder, text, 641, 320, 320, 0);
+		index_remove(x, holder, h + 30, 10, TIER_CPU);
+		tiers_are(x, holder, text, 641, 320, 160, 160);
+		tiers_are(x, holder, text, 330, 320, 0, 0);
+		/* A block in the GPU behind one that is not there is of no use to it. */
+		index_put_tier(x, holder, h + 12, 1, TIER_CPU);
+		index_remove(x, holder, h + 12, 1, TIER_GPU);
+		tiers_are(x, holder, text, 641, 192, 288, 160);
+	}
+	for (unsigned holder = 0; holder < 5; holder++) {
+		index_put_tier(x, holder, h + 12, 1, TIER_GPU);
+		index_put_tier(x, holder, h + 20, 20, TIER_GPU);
+		tiers_are(x, holder, text, 641, 640, 0, 0);
+	}
+	tiers_are(x, 5, text, 641, 192, 288, 160);
+	index_clear_tier(x, 5, TIER_GPU);
+	tiers_are(x, 5, text, 641, 0, 0, 0); /* the first ten were nowhere else */
+	index_clear(x, 5);
+	put(x, 5, 100, text, 40);
+	tiers_are(x, 5, text, 641, 640, 0, 0);
+	index_free(x);
+}
+
 static void an_evicted_block_hides_its_descendants_until_it_is_back(void **state)
 {
 	struct kvindex *x = fresh();
@@ -765,6 +817,7 @@ int main(void)
 		cmocka_unit_test(many_siblings_are_told_apart),
 		cmocka_unit_test(a_block_is_removed_as_often_as_it_was_stored),
 		cmocka_unit_test(tiers_are_counted_apart),
+		cmocka_unit_test(a_hit_tells_which_tiers_it_needs),
 		cmocka_unit_test(an_evicted_block_hides_its_descendants_until_it_is_back),
 		cmocka_unit_test(a_block_may_have_several_hashes),
 		cmocka_unit_test(a_hash_that_comes_with_another_text_has_moved),

@@ -137,6 +137,38 @@ static void the_default_rule_gives_the_documents_numbers(void **state)
 	}
 }
 
+/* By hand: all of 1000 but the last token is held, which is 1.01999 token-equivalents; a token in host memory adds a
+ * quarter of one, on a disk three quarters. */
+static void a_hit_in_a_slower_tier_is_worth_less(void **state)
+{
+	static const struct {
+		uint32_t matched, in_cpu, in_disk;
+		double work;
+	} cases[] = {
+		{ 999, 0, 0, 1.01999 },	      { 999, 400, 0, 101.01999 }, { 999, 0, 400, 301.01999 },
+		{ 999, 100, 800, 626.01999 }, { 0, 0, 0, 1010 },
+	};
+	struct sched_in in = { .prompt_tokens = 1000, .mode = SCHED_PRECISE };
+	struct sched_row rows[N(cases)];
+	struct sched_state st = { 0 };
+	struct sched_out out = { 0 };
+	struct rng rng = { 1 };
+
+	rows_init(rows, N(cases));
+	for (size_t i = 0; i < N(cases); i++) {
+		rows[i].matched = cases[i].matched;
+		rows[i].in_cpu = cases[i].in_cpu;
+		rows[i].in_disk = cases[i].in_disk;
+	}
+	sched_find(STR("default"))->pick(&in, rows, N(cases), &st, &rng, &out);
+	for (size_t i = 0; i < N(cases); i++) {
+		close_to(rows[i].work, cases[i].work);
+		assert_int_equal(rows[i].uncached, 1000 - cases[i].matched);
+	}
+	for (unsigned i = 0; i < out.n; i++)
+		assert_int_equal(out.row[i], i);
+}
+
 static void a_prompt_of_unknown_length_is_one_token(void **state)
 {
 	struct sched_in in = { 0 };
@@ -462,6 +494,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_default_rule_gives_the_documents_numbers),
+		cmocka_unit_test(a_hit_in_a_slower_tier_is_worth_less),
 		cmocka_unit_test(a_prompt_of_unknown_length_is_one_token),
 		cmocka_unit_test(every_policy_ranks_distinct_rows),
 		cmocka_unit_test(the_ranking_is_by_cost),

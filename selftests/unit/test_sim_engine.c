@@ -158,14 +158,19 @@ static void on_stored(struct kv_sink *s, const struct kv_stored *ev)
 		   ev->salt.n ? ev->salt.p : "");
 }
 
-static void on_removed(struct kv_sink *s, const struct digest *d)
+static void on_copied(struct kv_sink *s, const struct digest *d)
+{
+	buf_puts(&rig_of_sink(s)->log, "v ");
+}
+
+static void on_removed(struct kv_sink *s, const struct digest *d, bool below)
 {
 	struct rig *r = rig_of_sink(s);
 
 	if (r->hashes)
 		buf_printf(&r->log, "-%016lx ", digest_id(d));
 	else
-		buf_puts(&r->log, "- ");
+		buf_puts(&r->log, below ? "-v " : "- ");
 }
 
 static void on_cleared(struct kv_sink *s)
@@ -217,7 +222,7 @@ static void rig_init(struct rig *r, uint32_t blocks, uint32_t bs, uint32_t seqs,
 	};
 	struct engine_cost zero = { .load_factor = 1 };
 
-	*r = (struct rig){ .sink = { on_stored, on_removed, on_cleared }, .now = 1 };
+	*r = (struct rig){ .sink = { on_stored, on_copied, on_removed, on_cleared }, .now = 1 };
 	assert_int_equal(
 		engine_init(&r->e, &lim, cost ? cost : &zero, &rig_ops, blocks, true, STR(BLOCKHASH_SEED), 1, &r->sink),
 		0);

@@ -85,6 +85,29 @@ static void forget(struct cache *c, uint32_t block)
 	b->hashed = false;
 }
 
+static void copy_below(struct cache *c, const struct digest *hash)
+{
+	struct cache *to = c->below;
+	uint32_t i;
+
+	if (!to || find(to, hash) != NONE)
+		return;
+	i = cache_take_new(to);
+	cache_fill(to, i, hash);
+	c->sink->copied(c->sink, hash);
+	cache_release(to, &i, 1);
+}
+
+uint32_t cache_hits_below(const struct cache *c, const struct digest *hashes, uint32_t n, uint32_t *scratch)
+{
+	uint32_t idle, hits = c->below ? cache_hits(c->below, hashes, n, scratch, &idle) : 0;
+
+	for (uint32_t i = 0; i < hits; i++)
+		cache_take_hit(c->below, scratch[i]);
+	cache_release(c->below, scratch, hits);
+	return hits;
+}
+
 uint32_t cache_take_new(struct cache *c)
 {
 	struct cache_block *b = container_of(c->free.next, struct cache_block, free);
@@ -95,7 +118,8 @@ uint32_t cache_take_new(struct cache *c)
 	b->ref = 1;
 	if (b->hashed) {
 		forget(c, i);
-		c->sink->removed(c->sink, &b->hash);
+		copy_below(c, &b->hash);
+		c->sink->removed(c->sink, &b->hash, c->is_below);
 	}
 	return i;
 }

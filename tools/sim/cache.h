@@ -5,6 +5,8 @@
  * others; the queue's front is taken (and its hash forgotten: "removed") when a block is needed; requests give their
  * blocks back last block first, so that a prefix outlives its continuations. One hash may be held by several blocks:
  * each is announced and removed by itself.
+ *
+ * A cache may have a slower one below it (host memory): what is forgotten above is copied there first.
  */
 #ifndef SIM_CACHE_H
 #define SIM_CACHE_H
@@ -27,7 +29,8 @@ struct kv_stored {
 
 struct kv_sink {
 	void (*stored)(struct kv_sink *s, const struct kv_stored *e);
-	void (*removed)(struct kv_sink *s, const struct digest *hash);
+	void (*copied)(struct kv_sink *s, const struct digest *hash); /* to the cache below; may be NULL without one */
+	void (*removed)(struct kv_sink *s, const struct digest *hash, bool below);
 	void (*cleared)(struct kv_sink *s);
 };
 
@@ -45,7 +48,9 @@ struct cache {
 	struct list free;
 	uint32_t *bucket, mask;
 	struct kv_sink *sink;
-	bool hits; /* enable_prefix_caching */
+	bool hits;	     /* enable_prefix_caching */
+	struct cache *below; /* NULL: none */
+	bool is_below;
 };
 
 int cache_init(struct cache *c, uint32_t nblocks, bool hits, struct kv_sink *sink); /* 0 or -ENOMEM */
@@ -64,7 +69,11 @@ void cache_fill(struct cache *c, uint32_t block, const struct digest *hash);
 /* Give <n> blocks back, the last first. */
 void cache_release(struct cache *c, const uint32_t *blocks, uint32_t n);
 
-/* Forget all hashes. -EBUSY while a block is referenced. */
+/* How many of the <n> chained blocks are held by the cache below, which are then used later than others. <scratch> has
+ * room for n. */
+uint32_t cache_hits_below(const struct cache *c, const struct digest *hashes, uint32_t n, uint32_t *scratch);
+
+/* Forget all hashes, but not those below. -EBUSY while a block is referenced. */
 int cache_reset(struct cache *c);
 
 static inline double cache_usage(const struct cache *c)

@@ -40,8 +40,19 @@ int engine_init(struct engine *e, const struct engine_limits *lim, const struct 
 	return cache_init(&e->cache, nblocks, prefix_caching, sink);
 }
 
+int engine_add_host(struct engine *e, uint32_t nblocks)
+{
+	int r = cache_init(&e->host, nblocks, e->cache.hits, e->cache.sink);
+
+	e->host.is_below = true;
+	if (!r)
+		e->cache.below = &e->host;
+	return r;
+}
+
 void engine_free(struct engine *e)
 {
+	cache_free(&e->host);
 	cache_free(&e->cache);
 }
 
@@ -258,7 +269,7 @@ static bool grow(struct engine *e, struct seq *s, uint32_t ntokens)
 /* Find and take the blocks of a waiting sequence; false: they do not fit now. */
 static bool admit(struct engine *e, struct seq *s, uint64_t now)
 {
-	uint32_t bs = e->lim.block_size, need = (s->ntokens + bs - 1) / bs, hits, idle;
+	uint32_t bs = e->lim.block_size, need = (s->ntokens + bs - 1) / bs, hits, loaded, idle;
 
 	if (seq_digests(e, s, s->ntokens / bs) || seq_room(s, need))
 		return false;
@@ -268,11 +279,13 @@ static bool admit(struct engine *e, struct seq *s, uint64_t now)
 		return false;
 	for (uint32_t i = 0; i < hits; i++)
 		cache_take_hit(&e->cache, s->blocks[i]);
+	loaded = cache_hits_below(&e->cache, s->digests + hits, (s->ntokens - 1) / bs - hits, s->blocks + hits);
 	for (uint32_t i = hits; i < need; i++)
 		s->blocks[i] = cache_take_new(&e->cache);
 	s->nblocks = need;
 	s->stored = hits;
-	s->computed = hits * bs;
+	s->computed = (hits + loaded) * bs;
+	store(e, s, s->computed);
 	list_del(&s->link);
 	list_add_tail(&e->running, &s->link);
 	s->waiting = false;
@@ -281,7 +294,7 @@ static bool admit(struct engine *e, struct seq *s, uint64_t now)
 	e->nrunning++;
 	if (!s->t_sched) {
 		s->t_sched = now;
-		s->cached = hits * bs;
+		s->cached = s->computed;
 		e->stats.queries += s->ntokens;
 		e->stats.hits += s->cached;
 		e->stats.prompt_tokens += s->ntokens;

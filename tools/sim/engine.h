@@ -81,7 +81,7 @@ struct engine_ops {
 };
 
 struct engine {
-	struct cache cache;
+	struct cache cache, host;
 	struct engine_limits lim;
 	struct engine_cost cost;
 	const struct engine_ops *ops;
@@ -98,6 +98,7 @@ struct engine {
 int engine_init(struct engine *e, const struct engine_limits *lim, const struct engine_cost *cost,
 		const struct engine_ops *ops, uint32_t nblocks, bool prefix_caching, struct str hash_seed,
 		uint64_t rng_seed, struct kv_sink *sink);
+int engine_add_host(struct engine *e, uint32_t nblocks); /* host memory below the cache; 0 or -ENOMEM */
 void engine_free(struct engine *e);
 
 int seq_init(struct seq *s, const uint32_t *prompt, uint32_t n); /* 0 or -ENOMEM; n > 0 */

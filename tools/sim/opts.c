@@ -105,6 +105,8 @@ static const struct opt table[] = {
 	  "tokens of a step: prompts are computed in chunks" },
 	{ "kv-cache-size", "num-gpu-blocks-override", "BLOCKS", "8192", U32, AT(kv_blocks), false,
 	  "blocks of the KV cache" },
+	{ "kv-offload-size", 0, "BLOCKS", "0", U32, AT(host_blocks), false,
+	  "blocks of host memory, to which evicted blocks are copied" },
 	{ "block-size", 0, "TOKENS", "16", U32, AT(block_size), false, "tokens of a block" },
 	{ "enable-prefix-caching", "enable-kvcache", 0, "true", SWITCH, AT(prefix_caching), false,
 	  "hit and announce blocks" },

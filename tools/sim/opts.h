@@ -67,7 +67,7 @@ struct opts {
 	double startup;
 	bool sleep_mode, request_id_headers, prompt_tokens_details, lora_updating;
 	/* engine */
-	uint32_t max_num_seqs, max_waiting, max_batched_tokens, kv_blocks, block_size;
+	uint32_t max_num_seqs, max_waiting, max_batched_tokens, kv_blocks, host_blocks, block_size;
 	bool prefix_caching;
 	const char *hash_seed, *extra_keys;
 	double ttft, ttft_std, itl, itl_std, overhead, per_token, transfer, transfer_per_token, load_factor; /* ns */

@@ -132,7 +132,11 @@ static void no_stored(struct kv_sink *s, const struct kv_stored *e)
 {
 }
 
-static void no_removed(struct kv_sink *s, const struct digest *d)
+static void no_copied(struct kv_sink *s, const struct digest *hash)
+{
+}
+
+static void no_removed(struct kv_sink *s, const struct digest *hash, bool below)
 {
 }
 
@@ -188,8 +192,11 @@ static int start(struct pod *p, const struct net_addr *a, char *err, size_t err_
 		if (!p->pub)
 			return -EIO;
 	}
-	return engine_init(&p->e, &lim, &cost, &ops, p->o.kv_blocks, p->o.prefix_caching, str_of(p->o.hash_seed),
-			   p->o.seed, p->pub ? pub_sink(p->pub) : &p->no_events);
+	r = engine_init(&p->e, &lim, &cost, &ops, p->o.kv_blocks, p->o.prefix_caching, str_of(p->o.hash_seed),
+			p->o.seed, p->pub ? pub_sink(p->pub) : &p->no_events);
+	if (!r && p->o.host_blocks)
+		r = engine_add_host(&p->e, p->o.host_blocks);
+	return r;
 }
 
 struct pod *pod_new(struct sim *s, const struct opts *o, const struct net_addr *a, uint32_t index, char *err,
@@ -205,7 +212,7 @@ struct pod *pod_new(struct sim *s, const struct opts *o, const struct net_addr *
 	p->o = *o;
 	p->index = index;
 	p->listener.fd = p->tick.fd = -1;
-	p->no_events = (struct kv_sink){ no_stored, no_removed, no_cleared };
+	p->no_events = (struct kv_sink){ no_stored, no_copied, no_removed, no_cleared };
 	p->rng.s = mix64(o->seed + 1) ^ rand_secret(); /* ids differ from run to run */
 	p->start_ns = time_mono();
 	p->start_wall = (double)time_wall() * 1e-9;

@@ -142,7 +142,33 @@ static void stored(struct kv_sink *s, const struct kv_stored *e)
 	p->nevents++;
 }
 
-static void removed(struct kv_sink *s, const struct digest *d)
+/* As vLLM's offloading connector tells it: hashes and a medium, nothing else. */
+static void copied(struct kv_sink *s, const struct digest *d)
+{
+	struct pub *p = pub_of(s);
+	msgpack_packer k;
+
+	msgpack_packer_init(&k, &p->events, msgpack_sbuffer_write);
+	open_event(p, &k, "BlockStored", 7, 7);
+	key(p, &k, "block_hashes");
+	msgpack_pack_array(&k, 1);
+	put_hash(p, &k, d);
+	key(p, &k, "parent_block_hash");
+	msgpack_pack_nil(&k);
+	key(p, &k, "token_ids");
+	msgpack_pack_array(&k, 0);
+	key(p, &k, "block_size");
+	msgpack_pack_uint32(&k, 0);
+	key(p, &k, "lora_id");
+	msgpack_pack_nil(&k);
+	key(p, &k, "medium");
+	put_str(&k, "CPU", 3);
+	key(p, &k, "lora_name");
+	msgpack_pack_nil(&k);
+	p->nevents++;
+}
+
+static void removed(struct kv_sink *s, const struct digest *d, bool below)
 {
 	struct pub *p = pub_of(s);
 	msgpack_packer k;
@@ -153,7 +179,7 @@ static void removed(struct kv_sink *s, const struct digest *d)
 	msgpack_pack_array(&k, 1);
 	put_hash(p, &k, d);
 	key(p, &k, "medium");
-	put_str(&k, "GPU", 3);
+	put_str(&k, below ? "CPU" : "GPU", 3);
 	key(p, &k, "group_idx");
 	msgpack_pack_uint8(&k, 0);
 	p->nevents++;
@@ -344,7 +370,7 @@ struct pub *pub_new(struct loop *l, void *zmq, const struct opts *o, const char 
 
 	if (!p)
 		return NULL;
-	p->sink = (struct kv_sink){ stored, removed, cleared };
+	p->sink = (struct kv_sink){ stored, copied, removed, cleared };
 	p->o = o;
 	p->loop = l;
 	p->router_fd.fd = -1;

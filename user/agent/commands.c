@@ -435,6 +435,8 @@ static enum ctl_code index_lookup(void *arg, json_t *args, struct jw *w, struct 
 		jw_obj(w);
 		jw_kstr(w, "pod", p->name);
 		jw_ku64(w, "tokens", hits[i].tokens);
+		jw_ku64(w, "cpu_tokens", hits[i].in_tier[TIER_CPU]);
+		jw_ku64(w, "disk_tokens", hits[i].in_tier[TIER_DISK]);
 		jw_ku64(w, "blocks", hits[i].blocks);
 		jw_ku64(w, "bytes", hits[i].bytes);
 		jw_kbool(w, "exact", hits[i].exact);

@@ -55,16 +55,17 @@ static int tail(struct cli *c, int argc, char **argv)
 
 static void print_candidates(const json_t *list)
 {
-	static const char *const heads[] = { "CANDIDATE", ">MATCHED",  ">UNCACHED", ">BACKLOG s",
-					     ">OWN s",	  ">INFLIGHT", ">WAITING",  ">COST" };
-	static const char *const keys[] = { "pod", "matched_tokens", "uncached", "backlog",
-					    "own", "inflight",	     "waiting",	 "cost" };
+	static const char *const heads[] = { "CANDIDATE",  ">MATCHED", ">OF CPU",   ">OF DISK", ">UNCACHED",
+					     ">BACKLOG s", ">OWN s",   ">INFLIGHT", ">WAITING", ">COST" };
+	static const char *const keys[] = { "pod", "matched_tokens", "cpu_tokens", "disk_tokens", "uncached", "backlog",
+					    "own", "inflight",	     "waiting",	   "cost" };
+	enum { COLUMNS = sizeof(keys) / sizeof(keys[0]) };
 	const json_t *row;
 	struct table t;
 	size_t i;
 
-	table_begin(&t, 8, heads);
-	json_array_foreach(list, i, row) for (unsigned k = 0; k < 8; k++) table_cell(&t, cli_text(row, keys[k]));
+	table_begin(&t, COLUMNS, heads);
+	json_array_foreach(list, i, row) for (unsigned k = 0; k < COLUMNS; k++) table_cell(&t, cli_text(row, keys[k]));
 	table_print(&t);
 }
 

@@ -68,6 +68,7 @@ void index_free(struct kvindex *x)
 	tables_free(x->wait.tables);
 	table_free(x->table);
 	pmap_free(&x->twice);
+	pmap_free(&x->slow);
 	pmap_free(&x->guess_of);
 	free(x->guess);
 	arena_free(&x->arena[NODES]);

@@ -40,6 +40,7 @@ static void node_evict(struct kvindex *x, uint32_t id, struct batch *b)
 			}
 			if (n->twice)
 				pmap_del(&x->twice, pair_key(holder, id));
+			tier_forget(x, holder, id);
 			node_drop(x, n, holder);
 		}
 	}
@@ -94,6 +95,11 @@ static size_t bytes_more(const struct kvindex *x, const struct holder *h, uint64
 	if ((t->used + nkeys + 8) * 4 > t->cap * 3 && slots > t->cap)
 		need += (slots - t->cap) * (sizeof(*t->slot) + sizeof(*t->refs));
 	return need;
+}
+
+bool index_fits(const struct kvindex *x, size_t more)
+{
+	return bytes_used(x) + more <= x->max_bytes;
 }
 
 int index_room(struct kvindex *x, const struct holder *h, uint64_t nkeys)

@@ -132,7 +132,7 @@ static int guess_put(struct kvindex *x, unsigned holder, uint32_t id, uint64_t u
 		pmap_del(&x->guess_of, pair_key(holder, id));
 		return -ENOMEM;
 	}
-	node_set_reach(x, node_at(x, id), holder, true);
+	node_set_level(x, node_at(x, id), holder, TIER_GPU);
 	x->guess[*at] = (struct guess){ .until = until, .node = id, .holder = (uint16_t)holder, .refs = 1 };
 	guess_link(x, *at);
 	count_add(&x->holder[holder].guesses, 1);

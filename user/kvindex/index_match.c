@@ -8,7 +8,7 @@
  * groups.
  *
  * Two depths are looked for: REAL, by nodes of the tree (engine blocks), and ANY, by these or guesses; a guess counts
- * from where real blocks end.
+ * from where real blocks end. Where a REAL end needs a slower tier, two more: how far it goes within GPU and CPU.
  *
  * Behind the last multiple that a group has, blocks are followed one by one: from the node named there to children
  * whose end agrees with the text (refine). Work there is bounded by FOLLOW_MAX steps; a node with many children is not
@@ -24,7 +24,7 @@
 	(GUESS_GRID + 32) /* chunks looked at from the end; a block that goes on over a multiple may begin before it \
 			   */
 
-enum { REAL, ANY };
+enum { REAL, ANY, WITHIN }; /* WITHIN + tier */
 
 struct group {
 	uint16_t start, n; /* items[start …] */
@@ -35,10 +35,13 @@ struct group {
 
 struct best {
 	uint64_t real_end, guess_end;
-	uint32_t real_node;
+	uint32_t real_node; /* 0: none */
 	uint32_t guess_tokens;
 	uint32_t guess_said;
+	uint32_t level; /* of the real end */
 };
+
+#define TIER_ANY (TIER_N - 1) /* within it is whatever is reached */
 
 struct match {
 	const struct kvindex *x;
@@ -49,10 +52,14 @@ struct match {
 	uint64_t ns;
 	uint32_t root;
 	unsigned words; /* of a set of holders */
+	unsigned tier;	/* blocks that need a slower one are not followed */
 	int follow;	/* steps left */
+	uint64_t active[SET_WORDS];
 	uint8_t items[2 * INDEX_HOLDERS];
 	struct group group[2 * INDEX_HOLDERS];
+	struct best *to; /* <best>, or one of <within>: what is being looked for */
 	struct best best[INDEX_HOLDERS];
+	struct best within[TIER_ANY][INDEX_HOLDERS]; /* real ends only, and only where the level makes them matter */
 };
 
 /* Who has the text up to one length: by blocks, by guesses. */
@@ -124,7 +131,15 @@ static bool entry_fits(const struct match *m, const struct node *n, uint64_t chu
 	return n->spec ? n->byte_end == bytes && n->h == hash_at(m, chunks) : n->byte_end <= bytes;
 }
 
-static void probe_at(const struct match *m, uint64_t chunks, uint64_t key, struct probe *ret)
+/* Who reaches it by way of <tier> and faster ones. */
+static void reach_within(const struct match *m, const struct node *n, unsigned tier, uint64_t *ret)
+{
+	node_reach(m->x, n, ret, m->words);
+	if (tier < TIER_ANY)
+		node_within(m->x, n, ret, m->words, tier);
+}
+
+static void probe_at(const struct match *m, uint64_t chunks, uint64_t key, unsigned tier, struct probe *ret)
 {
 	uint64_t at = table_home(m->table, key), set[SET_WORDS];
 	uint32_t id;
@@ -135,10 +150,15 @@ static void probe_at(const struct match *m, uint64_t chunks, uint64_t key, struc
 
 		if (!entry_fits(m, n, chunks))
 			continue;
-		node_reach(m->x, n, set, m->words);
+		reach_within(m, n, tier, set);
 		for (unsigned i = 0; i < m->words; i++)
 			*(n->spec ? &ret->guess[i] : &ret->real[i]) |= set[i];
 	}
+}
+
+static unsigned tier_of_kind(unsigned kind)
+{
+	return kind >= WITHIN ? kind - WITHIN : TIER_ANY;
 }
 
 /* The same for one holder. */
@@ -150,7 +170,8 @@ static bool probe_one(const struct match *m, uint64_t chunks, uint64_t key, unsi
 	for (int left = ENTRIES_MAX; left && (id = table_next(m->table, key, &at)); left--) {
 		const struct node *n = node_at(m->x, id);
 
-		if ((kind == ANY || !n->spec) && entry_fits(m, n, chunks) && node_reached(m->x, n, holder))
+		if ((kind == ANY || !n->spec) && entry_fits(m, n, chunks) && node_reached(m->x, n, holder) &&
+		    (kind < WITHIN || node_level(m->x, n, holder) <= tier_of_kind((unsigned)kind)))
 			return true;
 	}
 	return false;
@@ -174,7 +195,7 @@ static unsigned partition(struct match *m, const struct group *g, uint64_t chunk
 
 	if (g->n == 1)
 		return probe_one(m, chunks, key, m->items[lo], g->kind);
-	probe_at(m, chunks, key, &p);
+	probe_at(m, chunks, key, tier_of_kind(g->kind), &p);
 	while (lo < hi) {
 		uint8_t h = m->items[lo];
 
@@ -269,7 +290,7 @@ static void walk_push(struct match *m, struct walk *w, uint32_t id, const uint64
 	memcpy(w->stack[w->n++].set, set, m->words * sizeof(*set));
 	set_each(h, m, set)
 	{
-		struct best *b = &m->best[h];
+		struct best *b = &m->to[h];
 
 		if (!b->real_node || n->byte_end > b->real_end ||
 		    (n->byte_end == b->real_end && n->depth > node_at(m->x, b->real_node)->depth)) {
@@ -286,7 +307,7 @@ static void try_child(struct match *m, struct walk *w, const struct place *at, u
 
 	if (n->byte_end >= w->limit || n->byte_end > m->len)
 		return;
-	node_reach(m->x, n, set, m->words);
+	reach_within(m, n, m->tier, set);
 	if (set_and(m, set, at->set) && ends_in_text(m, n))
 		walk_push(m, w, id, set);
 }
@@ -356,7 +377,7 @@ static void real_end(struct match *m, const struct group *g, bool last)
 
 		if (n->spec || !entry_fits(m, n, (uint64_t)g->lo * 2))
 			continue;
-		node_reach(m->x, n, reach, m->words);
+		reach_within(m, n, m->tier, reach);
 		if (!set_and(m, reach, set) || !ends_in_text(m, n))
 			continue;
 		walk_push(m, &w, id, reach);
@@ -428,22 +449,93 @@ static void guess_end(struct match *m, const struct group *g)
 	}
 }
 
+/* --- tiers --- */
+
+/* One group of those holders whose real end is not <tier>'s; how far they go within it is not known yet. */
+static unsigned tier_group(struct match *m, unsigned tier, unsigned ngroups, unsigned *nitems)
+{
+	struct group *g = &m->group[ngroups];
+
+	*g = (struct group){
+		.start = (uint16_t)*nitems, .kind = (uint8_t)(WITHIN + tier), .step = 2, .hi = m->t->n / 2 + 1
+	};
+	set_each(h, m, m->active)
+	{
+		if (m->best[h].level <= tier)
+			continue;
+		m->items[(*nitems)++] = (uint8_t)h;
+		m->within[tier][h] = (struct best){ 0 };
+	}
+	g->n = (uint16_t)(*nitems - g->start);
+	return ngroups + (g->n > 0);
+}
+
+static __attribute__((noinline, cold)) void tiers_find(struct match *m)
+{
+	unsigned ngroups = 0, nitems = 0, last = m->t->n / 2;
+
+	set_each(h, m, m->active)
+	{
+		uint32_t id = m->best[h].real_node;
+		unsigned level = id ? node_level(m->x, node_at(m->x, id), h) : TIER_GPU;
+
+		m->best[h].level = level == UNREACHED ? TIER_GPU : level; /* just lost */
+	}
+	for (unsigned tier = 0; tier < TIER_ANY; tier++)
+		ngroups = tier_group(m, tier, ngroups, &nitems);
+	if (!ngroups)
+		return;
+	ngroups = bisect(m, ngroups);
+	prefetch_ends(m, ngroups);
+	for (unsigned i = 0; i < ngroups; i++) {
+		m->tier = tier_of_kind(m->group[i].kind);
+		m->to = m->within[m->tier];
+		real_end(m, &m->group[i], m->group[i].lo == last);
+	}
+}
+
 /* --- result --- */
 
-static void hit_fill(const struct match *m, const struct best *b, struct index_hit *hit)
+static uint32_t tokens_of(const struct match *m, uint32_t node)
 {
+	return node ? atomic_load_explicit(&node_at(m->x, node)->tok_end, memory_order_relaxed) : 0;
+}
+
+/* <tokens> of real blocks, <guessed> behind them. */
+static void tiers_fill(const struct match *m, unsigned holder, uint32_t tokens, uint32_t guessed, struct index_hit *hit)
+{
+	uint32_t done = 0;
+
+	for (unsigned tier = 0; tier < TIER_N; tier++) {
+		uint32_t to = tokens;
+
+		if (tier < m->best[holder].level)
+			to = tokens_of(m, m->within[tier][holder].real_node);
+		to = to > tokens ? tokens : to < done ? done : to;
+		hit->in_tier[tier] = to - done;
+		done = to;
+	}
+	hit->in_tier[TIER_GPU] += guessed;
+}
+
+static void hit_fill(const struct match *m, unsigned holder, struct index_hit *hit)
+{
+	const struct best *b = &m->best[holder];
 	const struct node *n = node_at(m->x, b->real_node ? b->real_node : m->root);
 	uint64_t guess = b->guess_end > n->byte_end ? b->guess_end : 0;
+	uint32_t tokens;
 
 	/* The engine computes the last token anew, and with it the last block. */
 	if (n->byte_end == m->len && !node_is_root(m->x, n))
 		n = node_at(m->x, n->parent);
 	if (guess && guess == m->len)
 		guess -= INDEX_CHUNK;
+	tokens = atomic_load_explicit(&n->tok_end, memory_order_relaxed);
+	hit->holder = (uint16_t)holder;
 	hit->exact = true;
 	hit->age = 0;
 	hit->bytes = n->byte_end;
-	hit->tokens = atomic_load_explicit(&n->tok_end, memory_order_relaxed);
+	hit->tokens = tokens;
 	hit->blocks = n->depth;
 	if (guess > hit->bytes) {
 		hit->exact = false;
@@ -452,6 +544,21 @@ static void hit_fill(const struct match *m, const struct best *b, struct index_h
 		hit->blocks += (uint32_t)((guess - hit->bytes + INDEX_CHUNK - 1) / INDEX_CHUNK);
 		hit->bytes = guess;
 	}
+	tiers_fill(m, holder, tokens, hit->tokens - tokens, hit);
+}
+
+/* All active holders in one group: they go somewhere between nothing and the text's end. */
+static unsigned start_group(struct match *m, unsigned kind, unsigned ngroups, unsigned *nitems)
+{
+	struct group *g = &m->group[ngroups];
+	uint8_t step = kind == REAL ? 2 : GUESS_GRID;
+
+	*g = (struct group){
+		.start = (uint16_t)*nitems, .kind = (uint8_t)kind, .step = step, .hi = m->t->n / step + 1
+	};
+	set_each(h, m, m->active) m->items[(*nitems)++] = (uint8_t)h;
+	g->n = (uint16_t)(*nitems - g->start);
+	return ngroups + (g->n > 0);
 }
 
 unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_text *t, const char *text, size_t len,
@@ -459,7 +566,7 @@ unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_te
 {
 	struct match m;
 	unsigned ngroups = 0, nitems = 0, n = 0, last = t->n / 2;
-	int kinds = atomic_load_explicit(&x->nspec, memory_order_acquire) ? 2 : 1;
+	unsigned kinds = atomic_load_explicit(&x->nspec, memory_order_acquire) ? 2 : 1;
 
 	m.x = x;
 	m.table = atomic_load_explicit(&x->table, memory_order_acquire);
@@ -469,26 +576,19 @@ unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_te
 	m.ns = ns;
 	m.words = (x->nholders + 63) / 64;
 	m.follow = FOLLOW_MAX;
+	m.tier = TIER_ANY;
+	m.to = m.best;
 	m.root = root_find(x, ns);
 	if (!m.root)
 		return 0;
-	for (int kind = 0; kind < kinds; kind++) {
-		struct group *g = &m.group[ngroups];
-
-		*g = (struct group){ .start = (uint16_t)nitems,
-				     .kind = (uint8_t)kind,
-				     .step = kind == REAL ? 2 : GUESS_GRID,
-				     .hi = t->n / (kind == REAL ? 2 : GUESS_GRID) + 1 };
-		for (unsigned word = 0; word < m.words; word++)
-			for (uint64_t b = atomic_load_explicit(&x->active[word], memory_order_acquire); b; b &= b - 1) {
-				unsigned h = word * 64 + (unsigned)__builtin_ctzll(b);
-
-				m.items[nitems++] = (uint8_t)h;
-				m.best[h] = (struct best){ 0 };
-			}
-		g->n = (uint16_t)(nitems - g->start);
-		ngroups += g->n > 0;
+	for (unsigned word = 0; word < m.words; word++)
+		m.active[word] = atomic_load_explicit(&x->active[word], memory_order_acquire);
+	set_each(h, &m, m.active)
+	{
+		m.best[h] = (struct best){ .level = TIER_GPU };
 	}
+	for (unsigned kind = 0; kind < kinds; kind++)
+		ngroups = start_group(&m, kind, ngroups, &nitems);
 	ngroups = bisect(&m, ngroups);
 	prefetch_ends(&m, ngroups);
 	for (unsigned i = 0; i < ngroups; i++)
@@ -497,13 +597,14 @@ unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_te
 	for (unsigned i = 0; i < ngroups; i++)
 		if (m.group[i].kind == ANY)
 			guess_end(&m, &m.group[i]);
-	for (unsigned i = 0; i < ngroups && n < cap; i++)
-		for (unsigned k = 0; m.group[i].kind == REAL && k < m.group[i].n && n < cap; k++) {
-			uint8_t h = m.items[m.group[i].start + k];
-
-			hits[n].holder = h;
-			hit_fill(&m, &m.best[h], &hits[n]);
-			n += hits[n].tokens || hits[n].bytes;
-		}
+	if (atomic_load_explicit(&x->nslow, memory_order_acquire))
+		tiers_find(&m);
+	set_each(h, &m, m.active)
+	{
+		if (n == cap)
+			break;
+		hit_fill(&m, h, &hits[n]);
+		n += hits[n].tokens || hits[n].bytes;
+	}
 	return n;
 }

@@ -143,24 +143,40 @@ bool node_held(const struct kvindex *x, const struct node *n)
 }
 _Static_assert(SET_WORDS == 4, "node_held");
 
-/* The fifth holder: the fields move into a cell. */
+static void set_bit(_Atomic uint64_t *words, unsigned holder, bool on)
+{
+	uint64_t bit = UINT64_C(1) << (holder % 64), w = stat_get(&words[holder / 64]);
+
+	if (!!(w & bit) != on)
+		atomic_store_explicit(&words[holder / 64], w ^ bit, memory_order_release);
+}
+
+static void levels_put(struct node_levels *l, unsigned holder, unsigned level)
+{
+	for (unsigned tier = 0; tier < TIER_N - 1; tier++)
+		set_bit(l->above[tier], holder, level != UNREACHED && level > tier);
+}
+
+/* The fifth holder: the fields move into a cell, levels into another. */
 static int set_extend(struct kvindex *x, struct node *n, uint64_t v)
 {
-	uint32_t id = cell_alloc(x, SETS);
-	struct node_set *s;
+	const uint64_t slow = UINT64_C(0x0001000100010001) * (3u << LEVEL_AT);
+	uint32_t id = cell_alloc(x, SETS), lid = id && (v & slow) ? cell_alloc(x, SETS) : 0;
+	uint64_t to = SET_EXT | (uint64_t)lid << ID_BITS | id;
+	struct node_set *s = set_at(x, id);
 
 	if (!id)
 		return -ENOMEM;
-	s = set_at(x, id);
 	for (; v; v >>= 16) {
-		unsigned h = (unsigned)(v & 0x1ff) - 1;
+		unsigned h = (unsigned)(v & HOLDER_BITS) - 1;
 
 		s->have[h / 64] |= UINT64_C(1) << (h % 64);
 		if (v & REACH_BIT)
-			atomic_store_explicit(&s->reach[h / 64], stat_get(&s->reach[h / 64]) | UINT64_C(1) << (h % 64),
-					      memory_order_relaxed);
+			set_bit(s->reach, h, true);
+		if (lid && v & REACH_BIT)
+			levels_put(levels_at(x, to), h, v >> LEVEL_AT & 3);
 	}
-	atomic_store_explicit(&n->set, SET_EXT | id, memory_order_release);
+	atomic_store_explicit(&n->set, to, memory_order_release);
 	return 0;
 }
 
@@ -183,21 +199,27 @@ int node_take(struct kvindex *x, struct node *n, unsigned holder)
 	return 0;
 }
 
-void node_set_reach(struct kvindex *x, struct node *n, unsigned holder, bool on)
+void node_set_level(struct kvindex *x, struct node *n, unsigned holder, unsigned level)
 {
 	uint64_t v = atomic_load_explicit(&n->set, memory_order_relaxed);
-	uint64_t bit;
+	bool slow = level == TIER_CPU || level == TIER_DISK;
+	int s;
 
 	if (v & SET_EXT) {
-		struct node_set *s = set_at(x, v);
-		uint64_t w = stat_get(&s->reach[holder / 64]);
-
-		bit = UINT64_C(1) << (holder % 64);
-		atomic_store_explicit(&s->reach[holder / 64], on ? w | bit : w & ~bit, memory_order_release);
+		if (slow && !levels_id(v) && index_fits(x, sizeof(struct node_levels))) {
+			v |= (uint64_t)cell_alloc(x, SETS) << ID_BITS;
+			atomic_store_explicit(&n->set, v, memory_order_release);
+		}
+		if (levels_id(v))
+			levels_put(levels_at(x, v), holder, level);
+		set_bit(set_at(x, v)->reach, holder, level != UNREACHED);
 		return;
 	}
-	bit = (uint64_t)REACH_BIT << field_of(v, holder);
-	atomic_store_explicit(&n->set, on ? v | bit : v & ~bit, memory_order_release);
+	s = field_of(v, holder);
+	v &= ~((uint64_t)(REACH_BIT | 3u << LEVEL_AT) << s);
+	if (level != UNREACHED)
+		v |= (uint64_t)(REACH_BIT | level << LEVEL_AT) << s;
+	atomic_store_explicit(&n->set, v, memory_order_release);
 }
 
 /* Reach goes with it. */
@@ -207,7 +229,7 @@ void node_drop(struct kvindex *x, struct node *n, unsigned holder)
 	int s;
 
 	if (v & SET_EXT) {
-		node_set_reach(x, n, holder, false);
+		node_set_level(x, n, holder, UNREACHED);
 		set_at(x, v)->have[holder / 64] &= ~(UINT64_C(1) << (holder % 64));
 		return;
 	}
@@ -228,25 +250,37 @@ static void link_set(_Atomic uint32_t *link, uint32_t id)
 	atomic_store_explicit(link, id, memory_order_release);
 }
 
-/* In preorder without a stack; a subtree is left out where nothing changes at its top. */
-void reach_below(struct kvindex *x, struct node *top, unsigned holder, bool on)
+/* Whether it was another one. */
+static bool level_update(struct kvindex *x, struct node *n, unsigned holder)
 {
-	struct holder *h = &x->holder[holder];
+	unsigned was = node_level(x, n, holder), level = node_level(x, node_at(x, n->parent), holder);
+
+	if (level != UNREACHED && x->holder[holder].nslow) {
+		unsigned own = tier_own(x, holder, node_id(x, n));
+
+		level = own > level ? own : level;
+	}
+	if (level == was)
+		return false;
+	node_set_level(x, n, holder, level);
+	if ((level == UNREACHED) != (was == UNREACHED)) {
+		x->holder[holder].unreachable += was == UNREACHED ? UINT32_MAX : 1;
+		stat_add(&x->st.unreachable, was == UNREACHED ? UINT64_MAX : 1);
+	}
+	return true;
+}
+
+/* In preorder without a stack; a subtree is left out where nothing changes at its top. */
+void level_below(struct kvindex *x, struct node *top, unsigned holder)
+{
 	uint32_t id = link_get(&top->child), up;
 	struct node *n;
 
-	if (on && !h->unreachable)
-		return;
 	while (id) {
 		n = node_at(x, id);
-		if (node_has(x, n, holder) && node_reached(x, n, holder) != on) {
-			node_set_reach(x, n, holder, on);
-			h->unreachable += on ? UINT32_MAX : 1;
-			stat_add(&x->st.unreachable, on ? UINT64_MAX : 1);
-			if (link_get(&n->child)) {
-				id = link_get(&n->child);
-				continue;
-			}
+		if (node_has(x, n, holder) && level_update(x, n, holder) && link_get(&n->child)) {
+			id = link_get(&n->child);
+			continue;
 		}
 		while (!(id = link_get(&n->next))) {
 			up = n->parent;
@@ -255,6 +289,19 @@ void reach_below(struct kvindex *x, struct node *top, unsigned holder, bool on)
 				return;
 		}
 	}
+}
+
+void level_follow(struct kvindex *x, struct node *n, unsigned holder)
+{
+	const struct holder *h = &x->holder[holder];
+	unsigned was = node_level(x, n, holder);
+
+	if (!level_update(x, n, holder))
+		return;
+	/* What was not reached has nothing below that is, and of what could be now nothing waits. */
+	if (was == UNREACHED && !h->unreachable)
+		return;
+	level_below(x, n, holder);
 }
 
 static uint64_t ns_of(const struct kvindex *x, const struct node *n)
@@ -452,6 +499,8 @@ void node_free_unused(struct kvindex *x, uint32_t id)
 			table_del(x, end_key(x, n), id);
 		if (set & SET_EXT)
 			cell_retire(x, SETS, set & ID_MASK);
+		if (set & SET_EXT && levels_id(set))
+			cell_retire(x, SETS, levels_id(set));
 		stat_add(&x->st.nodes, UINT64_MAX);
 		cell_retire(x, NODES, id);
 		id = up;

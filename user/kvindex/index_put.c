@@ -110,6 +110,12 @@ static unsigned tier_refs(uint32_t refs, enum index_tier tier)
 	return refs >> (tier * REFS_BITS) & REFS_MAX;
 }
 
+/* Of an entry with references. */
+static enum index_tier tier_best(uint32_t refs)
+{
+	return tier_refs(refs, TIER_GPU) ? TIER_GPU : tier_refs(refs, TIER_CPU) ? TIER_CPU : TIER_DISK;
+}
+
 /* Counts end at REFS_MAX: what was stored more often goes earlier than it should, never later. */
 static void tier_ref(struct entry *e, enum index_tier tier)
 {
@@ -129,9 +135,10 @@ static void forget(struct kvindex *x, unsigned holder, uint32_t id)
 			pmap_del(&x->twice, pair_key(holder, id));
 		return;
 	}
+	tier_forget(x, holder, id);
 	if (node_reached(x, n, holder)) {
 		node_drop(x, n, holder);
-		reach_below(x, n, holder, false);
+		level_below(x, n, holder);
 	} else {
 		node_drop(x, n, holder);
 		h->unreachable--;
@@ -157,13 +164,9 @@ static int take(struct kvindex *x, unsigned holder, uint32_t id)
 	}
 	if (node_take(x, n, holder))
 		return -ENOMEM;
-	if (node_reached(x, node_at(x, n->parent), holder)) {
-		node_set_reach(x, n, holder, true);
-		reach_below(x, n, holder, true);
-	} else {
-		h->unreachable++;
-		stat_add(&x->st.unreachable, 1);
-	}
+	h->unreachable++;
+	stat_add(&x->st.unreachable, 1);
+	level_follow(x, n, holder);
 	return 0;
 }
 
@@ -190,6 +193,7 @@ static int store(struct kvindex *x, unsigned holder, uint64_t hash, uint32_t id,
 		}
 	}
 	tier_ref(e, tier);
+	tier_set(x, holder, id, tier_best(e->refs));
 	stat_add(&x->st.stored, 1);
 	return 0;
 }
@@ -298,6 +302,7 @@ unsigned index_put_tier(struct kvindex *x, unsigned holder, const uint64_t *hash
 
 		if (e) {
 			tier_ref(e, tier);
+			tier_set(x, holder, e->node, tier_best(e->refs));
 			known++;
 		}
 	}
@@ -319,8 +324,10 @@ unsigned index_remove(struct kvindex *x, unsigned holder, const uint64_t *hashes
 			continue;
 		e->refs -= 1u << (tier * REFS_BITS);
 		known++;
-		if (e->refs)
+		if (e->refs) {
+			tier_set(x, holder, e->node, tier_best(e->refs));
 			continue;
+		}
 		id = e->node;
 		entry_del(x, h, e);
 		forget(x, holder, id);
@@ -346,6 +353,7 @@ void index_clear(struct kvindex *x, unsigned holder)
 			continue;
 		if (n->twice)
 			pmap_del(&x->twice, pair_key(holder, id));
+		tier_forget(x, holder, id);
 		node_drop(x, n, holder);
 		if (n->live)
 			node_free_unused(x, id);
@@ -380,6 +388,7 @@ void index_clear_tier(struct kvindex *x, unsigned holder, enum index_tier tier)
 				cleared++;
 				continue; /* what moved here has its turn */
 			}
+			tier_set(x, holder, id, tier_best(e->refs));
 		}
 		i++;
 	}

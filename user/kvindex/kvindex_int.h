@@ -33,7 +33,9 @@
 #define REFS_BITS   10
 #define REFS_MAX    ((1u << REFS_BITS) - 1)
 
-/* One cache line. <set> holds up to four holders in 16-bit fields (holder + 1, REACH_BIT), or SET_EXT and a cell's id.
+/* One cache line. <set> holds up to four holders in 16-bit fields (holder + 1, level, REACH_BIT), or SET_EXT, the id of
+ * a cell with levels (0: all are 0) and that of a cell with the sets. A holder's *level* at a node that it reaches is
+ * the slowest tier that the way there needs.
  */
 struct node {
 	uint64_t h;   /* r: hash at the last whole word before the end */
@@ -59,14 +61,23 @@ struct node {
 };
 _Static_assert(sizeof(struct node) == 64, "a node is one cache line");
 
-#define SET_EXT	  (UINT64_C(1) << 63)
-#define REACH_BIT 0x4000u
+#define SET_EXT	    (UINT64_C(1) << 63)
+#define REACH_BIT   0x4000u
+#define LEVEL_AT    9 /* two bits of a field */
+#define HOLDER_BITS 0x1ffu
+#define UNREACHED   TIER_N /* as a level: worse than any tier */
 
 struct node_set {
 	_Atomic uint64_t reach[SET_WORDS];
 	uint64_t have[SET_WORDS];
 };
 _Static_assert(sizeof(struct node_set) == 64, "a set is one cell");
+
+/* Holders whose level is slower than GPU, slower than CPU. */
+struct node_levels {
+	_Atomic uint64_t above[TIER_N - 1][SET_WORDS];
+};
+_Static_assert(sizeof(struct node_levels) == 64, "levels are one cell");
 
 /* Open addressing, linear. A slot is the key's upper 38 bits and a node's id; 0 is empty, TOMB was in use. refs[] is
  * the writer's. A wrong tag passes once in 2^38 slots looked at; what a look-up reports is checked against the text. */
@@ -106,6 +117,7 @@ struct holder {
 	uint32_t unreachable; /* blocks whose chain to the root is broken */
 	_Atomic uint32_t blocks;
 	_Atomic uint32_t guesses;
+	uint32_t nslow; /* blocks that are in no GPU */
 	uint32_t lru_head, lru_tail, lru_n;
 	uint32_t *wheel; /* WHEEL_SLOTS list heads, made when first used */
 };
@@ -142,6 +154,7 @@ struct kvindex {
 	_Atomic uint64_t active[SET_WORDS]; /* holders that have anything */
 	_Atomic uint32_t nspec;		    /* speculative nodes */
 	_Atomic uint32_t said;		    /* chunks ever speculated, modulo 2^32 */
+	_Atomic uint32_t nslow;		    /* pairs of holder and block that are in no GPU */
 
 	/* writer */
 	struct qsbr *q;
@@ -151,6 +164,7 @@ struct kvindex {
 	uint32_t pin;  /* the node that a put stands on: not to be freed */
 	uint64_t ticked;
 	struct pmap twice; /* pair → further engine hashes of that holder for that node */
+	struct pmap slow;  /* pair → the fastest tier it is in, of those that are in no GPU */
 	struct guess *guess;
 	uint32_t nguess, guess_cap, guess_free;
 	struct pmap guess_of; /* pair → index in guess[] */
@@ -287,14 +301,49 @@ bool node_held(const struct kvindex *x, const struct node *n); /* by anybody */
 void node_holders(const struct kvindex *x, const struct node *n, uint64_t ret[SET_WORDS]);
 int node_take(struct kvindex *x, struct node *n, unsigned holder); /* 0 or -ENOMEM */
 void node_drop(struct kvindex *x, struct node *n, unsigned holder);
-void node_set_reach(struct kvindex *x, struct node *n, unsigned holder, bool on);
-/* The holder's reach of what lies below <n> follows that of <n>. */
-void reach_below(struct kvindex *x, struct node *n, unsigned holder, bool on);
+/* A tier or UNREACHED. Without memory for levels the fastest one is set. */
+void node_set_level(struct kvindex *x, struct node *n, unsigned holder, unsigned level);
+/* The holder's level at <n>, which it has, follows from the parent's and its own tier there; below <n> likewise. */
+void level_follow(struct kvindex *x, struct node *n, unsigned holder);
+/* The levels below <n> follow after the holder has lost it. */
+void level_below(struct kvindex *x, struct node *top, unsigned holder);
 void index_reclaim(struct kvindex *x);
 
 static inline struct node_set *set_at(const struct kvindex *x, uint64_t v)
 {
 	return (struct node_set *)x->arena[SETS].mem + (v & ID_MASK);
+}
+
+static inline uint32_t levels_id(uint64_t v)
+{
+	return (uint32_t)(v >> ID_BITS) & ID_MASK;
+}
+
+static inline struct node_levels *levels_at(const struct kvindex *x, uint64_t v)
+{
+	return (struct node_levels *)x->arena[SETS].mem + levels_id(v);
+}
+
+/* Readers too: a tier, or UNREACHED. */
+static inline unsigned node_level(const struct kvindex *x, const struct node *n, unsigned holder)
+{
+	uint64_t v = atomic_load_explicit(&n->set, memory_order_acquire);
+	unsigned w = holder / 64, bit = holder % 64;
+
+	if (node_is_root(x, n))
+		return TIER_GPU;
+	if (v & SET_EXT) {
+		if (!(stat_get(&set_at(x, v)->reach[w]) >> bit & 1))
+			return UNREACHED;
+		if (!levels_id(v))
+			return TIER_GPU;
+		return (stat_get(&levels_at(x, v)->above[0][w]) >> bit & 1) +
+		       (stat_get(&levels_at(x, v)->above[1][w]) >> bit & 1);
+	}
+	for (; v; v >>= 16)
+		if ((v & (REACH_BIT | HOLDER_BITS)) == (REACH_BIT | (holder + 1)))
+			return v >> LEVEL_AT & 3;
+	return UNREACHED;
 }
 
 /* Readers too. */
@@ -307,7 +356,7 @@ static inline bool node_reached(const struct kvindex *x, const struct node *n, u
 	if (v & SET_EXT)
 		return stat_get(&set_at(x, v)->reach[holder / 64]) >> (holder % 64) & 1;
 	for (; v; v >>= 16)
-		if ((v & 0xffff) == (REACH_BIT | (holder + 1)))
+		if ((v & (REACH_BIT | HOLDER_BITS)) == (REACH_BIT | (holder + 1)))
 			return true;
 	return false;
 }
@@ -331,7 +380,25 @@ static inline void node_reach(const struct kvindex *x, const struct node *n, uin
 	memset(ret, 0, words * sizeof(*ret));
 	for (; v; v >>= 16)
 		if (v & REACH_BIT)
-			ret[((v & 0x1ff) - 1) / 64] |= UINT64_C(1) << (((v & 0x1ff) - 1) % 64);
+			ret[((v & HOLDER_BITS) - 1) / 64] |= UINT64_C(1) << (((v & HOLDER_BITS) - 1) % 64);
+}
+
+/* Of those in <ret>, who reaches it in <tier> or faster ones. */
+static inline void node_within(const struct kvindex *x, const struct node *n, uint64_t *ret, unsigned words,
+			       unsigned tier)
+{
+	uint64_t v = atomic_load_explicit(&n->set, memory_order_acquire);
+
+	if (node_is_root(x, n) || tier >= TIER_N - 1)
+		return;
+	if (v & SET_EXT) {
+		for (unsigned i = 0; levels_id(v) && i < words; i++)
+			ret[i] &= ~stat_get(&levels_at(x, v)->above[tier][i]);
+		return;
+	}
+	for (; v; v >>= 16)
+		if ((v & REACH_BIT) && (v >> LEVEL_AT & 3) > tier)
+			ret[((v & HOLDER_BITS) - 1) / 64] &= ~(UINT64_C(1) << (((v & HOLDER_BITS) - 1) % 64));
 }
 
 /* How many multiples of INDEX_SPAN lie strictly between. */
@@ -344,11 +411,18 @@ static inline unsigned keys_between(uint64_t start, uint64_t end)
 /* Below the ceiling, with room for one more node that has <nkeys> keys inside, and for what has to grow for it: as a
  * block of <h>; NULL: as a guess. 0 or -ENOMEM. */
 int index_room(struct kvindex *x, const struct holder *h, uint64_t nkeys);
+bool index_fits(const struct kvindex *x, size_t more); /* without eviction */
 
 /* --- put.c --- */
 void entry_sweep(struct kvindex *x, unsigned holder, const uint64_t *gone); /* drop entries of these nodes (bitmap) */
 size_t entry_more(const struct kvindex *x, const struct holder *h); /* bytes that one more block makes the maps grow */
 void holder_active(struct kvindex *x, unsigned holder);
+
+/* --- tier.c --- */
+enum index_tier tier_own(const struct kvindex *x, unsigned holder, uint32_t id);
+/* The holder has <id>, and it is now in <tier> at best; levels follow. */
+void tier_set(struct kvindex *x, unsigned holder, uint32_t id, enum index_tier tier);
+void tier_forget(struct kvindex *x, unsigned holder, uint32_t id); /* levels do not follow */
 
 /* --- guess.c --- */
 size_t guess_more(const struct kvindex *x);		/* bytes that one more makes the lists grow */

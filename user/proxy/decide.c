@@ -157,6 +157,8 @@ static void match(struct deciding *d)
 				if (hit->holder != d->pods[i]->holder[k] || hit->tokens < w->rows[i].matched)
 					continue;
 				w->rows[i].matched = hit->exact ? hit->tokens : whole_blocks(d, i, hit->tokens);
+				w->rows[i].in_cpu = hit->in_tier[TIER_CPU];
+				w->rows[i].in_disk = hit->in_tier[TIER_DISK];
 				w->row_blocks[i] = hit->blocks;
 				d->bytes[i] = (uint32_t)hit->bytes;
 				d->age[i] = hit->age;
@@ -241,6 +243,8 @@ static void explain(struct deciding *d)
 		memcpy(out->pod, d->pods[best]->name, sizeof(out->pod));
 		memcpy(out->ip, d->pods[best]->ip, sizeof(out->ip));
 		out->matched = row->matched;
+		out->in_cpu = row->in_cpu;
+		out->in_disk = row->in_disk;
 		out->blocks = d->w->row_blocks[best];
 		out->uncached = row->uncached;
 		out->inflight = row->n;

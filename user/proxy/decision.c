@@ -119,6 +119,8 @@ void decision_write(const struct decision *d, struct jw *w)
 		jw_obj(w);
 		jw_kstr(w, "pod", r->pod);
 		jw_ku64(w, "matched_tokens", r->matched);
+		jw_ku64(w, "cpu_tokens", r->in_cpu);
+		jw_ku64(w, "disk_tokens", r->in_disk);
 		jw_ku64(w, "uncached", r->uncached);
 		jw_knum(w, "backlog", (double)r->backlog);
 		jw_knum(w, "own", (double)r->own);
@@ -164,6 +166,14 @@ static const char *score_name(const struct decision *d, unsigned i)
 	return d->rows[i].ip;
 }
 
+/* Blocks, by what they are worth where they lie. */
+static double score(const struct decision_row *r)
+{
+	double lost = r->in_cpu * SCHED_CPU_COST + r->in_disk * SCHED_DISK_COST;
+
+	return r->blocks * (r->matched > lost ? 1 - lost / r->matched : 1);
+}
+
 void decision_log(const struct decision *d)
 {
 	struct buf b = { 0 };
@@ -186,7 +196,7 @@ void decision_log(const struct decision *d)
 		if (!any)
 			jw_obj(&w);
 		any = true;
-		jw_ku64(&w, score_name(d, i), d->rows[i].blocks);
+		jw_knum(&w, score_name(d, i), score(&d->rows[i]));
 	}
 	if (any)
 		jw_end_obj(&w);

@@ -72,7 +72,7 @@ void proxy_stop(struct proxy *px); /* ends the threads, resets what is left */
 
 struct decision_row {
 	char pod[POD_NAME_MAX], ip[POD_NAME_MAX];
-	uint32_t matched, blocks, uncached, inflight, waiting;
+	uint32_t matched, in_cpu, in_disk, blocks, uncached, inflight, waiting;
 	float backlog, own, cost;
 };
 

@@ -50,7 +50,8 @@ void sched_terms(const struct sched_in *in, struct sched_row *rows, unsigned n)
 		uint32_t m = r->matched < most ? r->matched : most;
 
 		r->uncached = in->prompt_tokens ? in->prompt_tokens - m : 1;
-		r->work = r->uncached * (1 + (m + r->uncached / 2.0) / ATTENTION_TOKENS);
+		r->work = r->uncached * (1 + (m + r->uncached / 2.0) / ATTENTION_TOKENS) + r->in_cpu * SCHED_CPU_COST +
+			  r->in_disk * SCHED_DISK_COST;
 		r->rate = (r->s + PRIOR_WORK * pool_rate) / (r->t + PRIOR_WORK);
 		r->own = r->work * r->rate;
 	}

@@ -16,6 +16,11 @@
 #define SCHED_ROWS_MAX	 256
 #define SCHED_RANKED_MAX 4
 
+/* What a token costs that is loaded from a slower tier, as a share of one that is computed: 1 - what its hit is worth,
+ * 0.75 in host memory and 0.25 on a disk. */
+#define SCHED_CPU_COST	0.25
+#define SCHED_DISK_COST 0.75
+
 /* How sure the match is; the ladder of degradation, best first. The default policy goes by cost in all but
  * SCHED_SESSION, where it keeps a session (else a prefix) on its pod. */
 enum sched_mode { SCHED_PRECISE, SCHED_APPROXIMATE, SCHED_SESSION, SCHED_LOAD };
@@ -26,7 +31,8 @@ struct sched_row {
 	uint8_t role;			      /* enum pod_role */
 	uint8_t weight;			      /* 1 … 100; 0 counts as 1, the caller leaves such rows out */
 	uint64_t key;			      /* pod->key: the same in every snapshot, process and replica */
-	uint32_t matched;		      /* m_j: tokens of the prompt that it holds */
+	uint32_t matched;		      /* m_j: tokens of the prompt that it holds, in whatever tier */
+	uint32_t in_cpu, in_disk;	      /* of these, tokens that it has to load from there */
 	uint32_t n;			      /* requests sent and not finished */
 	uint32_t waiting;		      /* of these, without a first token */
 	double backlog;			      /* B_j: seconds */
