@@ -435,9 +435,118 @@ static void an_error_stays(void **state)
 	assert_int_equal(json_end(&j), -EBADMSG);
 }
 
+/* Tokens of a body that grows by <step> bytes, each time in memory of its own; the prompt is copied on the way. */
+static int walk_in_steps(struct str body, size_t step, struct buf *prompt, char *kinds, size_t cap, bool *lone)
+{
+	struct json_val v;
+	char *text = NULL;
+	struct json j;
+	size_t n = 0;
+	int r = 0;
+
+	*lone = false;
+	json_start(&j);
+	for (size_t have = 0; r == 0 && have < body.n;) {
+		have = have + step < body.n ? have + step : body.n;
+		free(text);
+		text = malloc(have);
+		memcpy(text, body.p, have);
+		json_feed(&j, (struct str){ text, have }, have == body.n);
+		while ((r = json_next(&j, &v)) > 0) {
+			if (v.kind == JSON_T_KEY && json_str_is(&v, STR("prompt")))
+				j.into = prompt;
+			if (v.kind == JSON_T_STR)
+				*lone |= v.lone;
+			if (v.kind != JSON_T_PART && n + 1 < cap)
+				kinds[n++] = "OASNTFZKC"[v.kind];
+		}
+	}
+	kinds[n] = '\0';
+	free(text);
+	return r;
+}
+
+static void a_body_reads_the_same_however_it_arrives(void **state)
+{
+	static const struct {
+		struct str body, prompt;
+		const char *kinds;
+		int r;
+		bool lone;
+	} rows[] = {
+		{ STR("{\"a\":[1,-2.5e3,true,null],\"prompt\":\"x\\u00e4\\ud83d\\ude00\\n\xe2\x82\xac\",\"b\":{}} "),
+		  STR("x\xc3\xa4\xf0\x9f\x98\x80\n\xe2\x82\xac"), "OKANNTZCKSKOCC", 0, false },
+		{ STR("{\"prompt\":\"a\\ud83dz\",\"b\":1}"), STR("az"), "OKSKNC", 0, true },
+		{ STR("{\"prompt\":[\"a\"],\"c\":\"d\"}"), STR(""), "OKASCKSC", 0, false },
+		{ STR("{\"prompt\":\"a\xe2\x82z\"}"), STR(""), "OK", -EBADMSG, false },
+		{ STR("{\"prompt\":\"a\",\"n\":1.}"), STR("a"), "OKSK", -EBADMSG, false },
+		{ STR("{\"prompt\":\"a"), STR("a"), "OK", -EBADMSG, false },
+		{ STR("{\"prompt\":\"a\"}}"), STR("a"), "OKSC", -EBADMSG, false },
+	};
+	char kinds[64];
+	bool lone;
+
+	for (size_t i = 0; i < ROWS(rows); i++)
+		for (size_t step = 1; step <= rows[i].body.n; step++) {
+			struct buf prompt = { 0 };
+			int r = walk_in_steps(rows[i].body, step, &prompt, kinds, sizeof(kinds), &lone);
+
+			if (r != rows[i].r || strcmp(kinds, rows[i].kinds) != 0 || lone != rows[i].lone)
+				fail_msg("row %zu by %zu bytes: %d %s", i, step, r, kinds);
+			if (rows[i].r == 0 && !str_eq(buf_str(&prompt), rows[i].prompt))
+				fail_msg("row %zu by %zu bytes: %.*s", i, step, (int)buf_len(&prompt), prompt.mem);
+			buf_free(&prompt);
+		}
+}
+
+/* More than a window, with something that is cut at every place around its end. */
+static void no_window_s_end_is_blind(void **state)
+{
+	static const struct str what[] = { STR("\\n"), STR("\\u20ac"), STR("\\ud83d\\ude00"), STR("\xf0\x9f\x98\x80") };
+	static const struct str means[] = { STR("\n"), STR("\xe2\x82\xac"), STR("\xf0\x9f\x98\x80"),
+					    STR("\xf0\x9f\x98\x80") };
+	char kinds[8];
+	bool lone;
+
+	for (size_t s = 0; s < ROWS(scans); s++) {
+		if (json_scan_use(scans[s]) < 0)
+			continue;
+		for (size_t i = 0; i < ROWS(what); i++)
+			for (size_t at = 8170; at < 8195; at++) {
+				struct buf body = { 0 }, prompt = { 0 };
+
+				buf_puts(&body, "{\"prompt\":\"");
+				for (size_t k = 0; k < at; k++)
+					buf_put(&body, "a", 1);
+				buf_put(&body, what[i].p, what[i].n);
+				buf_puts(&body, "tail\"}");
+				assert_int_equal(walk_in_steps(buf_str(&body), 1 << 20, &prompt, kinds, 8, &lone), 0);
+				assert_string_equal(kinds, "OKSC");
+				assert_false(lone);
+				assert_int_equal(buf_len(&prompt), at + means[i].n + 4);
+				assert_memory_equal(buf_data(&prompt) + at, means[i].p, means[i].n);
+				assert_memory_equal(buf_data(&prompt) + at + means[i].n, "tail", 4);
+				buf_free(&body);
+				buf_free(&prompt);
+			}
+	}
+}
+
+static void a_number_has_a_limit(void **state)
+{
+	char text[JSON_NUMBER_MAX + 2];
+
+	memset(text, '1', sizeof(text));
+	assert_int_equal(check((struct str){ text, JSON_NUMBER_MAX }), 0);
+	assert_int_equal(check((struct str){ text, JSON_NUMBER_MAX + 1 }), -EBADMSG);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_body_reads_the_same_however_it_arrives),
+		cmocka_unit_test(no_window_s_end_is_blind),
+		cmocka_unit_test(a_number_has_a_limit),
 		cmocka_unit_test(what_the_grammar_says_is_json),
 		cmocka_unit_test(no_place_in_a_block_is_blind),
 		cmocka_unit_test(strings_unescape_to_what_they_mean),

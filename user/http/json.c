@@ -1,31 +1,51 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The cursor stands between tokens. j->stack[1..depth] are the containers it is in; j->first says that the innermost
- * one has just been opened, so that neither a comma is due nor "[,]" passes. Closing one leaves its parent with a value
- * read, hence first = 0. After an error the cursor stands at the end of the text and each further call repeats it.
+ * One machine reads tokens; the cursor over complete text is made of it.
+ *
+ *   want:   VALUE ──scalar──► NEXT ──','──► KEY or ELEMENT         (at depth 0: END instead of NEXT)
+ *             │                 └──close──► NEXT, one level up
+ *             ├──'{'──► FIRST_KEY ──string──► COLON ──':'──► VALUE
+ *             └──'['──► FIRST_ELEMENT ──► as VALUE
+ *
+ * j->at is the next byte to read, an offset, since the text may move while it grows. A number or literal that is cut
+ * off is read again when there is more, which is cheap because both are short. A string is not: it is scanned once, in
+ * windows that stay in the nearest cache, so that whoever goes on with what has been copied finds it there.
+ *
+ * UTF-8 is checked by window too, and only if the window had a byte outside ASCII: all before j->valid is known to be
+ * good, at most three bytes of a character that is cut off lie between it and j->at.
  */
 #include "http/json.h"
 
 #include <errno.h>
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
 
 #include "http/json_scan.h"
 
+#define WINDOW 8192
+
+enum { VALUE, FIRST_KEY, KEY, COLON, FIRST_ELEMENT, ELEMENT, NEXT, END };
+
 static int broken(struct json *j)
 {
-	j->p = j->end;
+	j->at = j->n;
 	return j->err = -EBADMSG;
+}
+
+void json_start(struct json *j)
+{
+	*j = (struct json){ .want = VALUE };
+}
+
+void json_feed(struct json *j, struct str text, bool whole)
+{
+	j->text = text.p ? text.p : "";
+	j->n = text.n;
+	j->whole = whole;
 }
 
 void json_init(struct json *j, struct str text)
 {
-	j->p = text.p;
-	j->end = text.n ? text.p + text.n : text.p;
-	j->depth = 0;
-	j->first = 1;
-	j->err = 0;
+	json_start(j);
+	json_feed(j, text, true);
 }
 
 static inline const char *skip_blanks(const char *p, const char *end)
@@ -35,78 +55,132 @@ static inline const char *skip_blanks(const char *p, const char *end)
 	return p;
 }
 
-/* One more than the digit's value, so that 0 is no digit. */
-static const uint8_t hex_digit[256] = {
-	['0'] = 1,  ['1'] = 2,	['2'] = 3,  ['3'] = 4,	['4'] = 5,  ['5'] = 6,	['6'] = 7,  ['7'] = 8,
-	['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
-	['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16,
-};
-
-/* Four hex digits, or something negative. */
-static inline int hex4(const char *s, const char *end)
+static inline int took_value(struct json *j)
 {
-	const unsigned char *p = (const unsigned char *)s;
-
-	if (end - s < 4)
-		return -1;
-	return (hex_digit[p[0]] - 1) * 4096 | (hex_digit[p[1]] - 1) * 256 | (hex_digit[p[2]] - 1) * 16 |
-	       (hex_digit[p[3]] - 1);
+	j->want = j->depth ? NEXT : END;
+	return 1;
 }
 
-/* What the character behind a backslash stands for; 0 if it may not stand there. */
-static inline char short_escape(char c)
-{
-	switch (c) {
-	case '"':
-	case '\\':
-	case '/':
-		return c;
-	case 'b':
-		return '\b';
-	case 'f':
-		return '\f';
-	case 'n':
-		return '\n';
-	case 'r':
-		return '\r';
-	case 't':
-		return '\t';
-	default:
-		return 0;
-	}
-}
+/* --- strings --- */
 
-/* <p> behind the opening quote; returns what follows the closing one, or NULL. */
-static const char *read_string(const char *p, const char *end, struct json_val *ret)
+/* Scan on from *p to <stop>, or a few bytes beyond to the end of an escape: a surrogate alone is no error here. */
+static inline enum unescape scan_run(struct json *j, const char **pp, const char *stop, const char *end, uint64_t *high)
 {
-	uint64_t high = 0;
+	const char *p = *pp;
+	enum unescape r = UNESCAPE_STOP;
 
-	ret->kind = JSON_T_STR;
-	ret->escaped = false;
-	ret->raw.p = p;
-	for (;;) {
-		p = json_scan.text(p, end, &high);
-		if (p == end || (unsigned char)*p < 0x20)
-			return NULL;
-		if (*p == '"')
+	while (p < stop) {
+		int n;
+
+		p = json_scan.text(p, stop, high);
+		if (p == stop)
 			break;
-		ret->escaped = true;
-		do {
-			if (end - p < 2)
-				return NULL;
-			if (short_escape(p[1]))
-				p += 2;
-			else if (p[1] == 'u' && hex4(p + 2, end) >= 0)
-				p += 6;
-			else
-				return NULL;
-		} while (p < end && *p == '\\');
+		n = *p == '\\' ? escape_len(p, end) : -1;
+		if (n <= 0) {
+			r = *p == '"' ? UNESCAPE_QUOTE : n ? UNESCAPE_BAD : UNESCAPE_CUT;
+			break;
+		}
+		j->escaped = true;
+		p += n;
 	}
-	ret->raw.n = (size_t)(p - ret->raw.p);
-	if (high && !json_scan.utf8_valid(ret->raw.p, ret->raw.n))
-		return NULL;
-	return p + 1;
+	*pp = p;
+	return r;
 }
+
+/* The same, with the string's value appended to <into>. */
+static enum unescape copy_run(struct json *j, const char **p, const char *stop, const char *end, uint64_t *high)
+{
+	char *to = buf_room(j->into, (size_t)(stop - *p) + 2 * JSON_SLACK), *start = to;
+	enum unescape r;
+
+	if (!to) {
+		j->err = -ENOMEM;
+		return UNESCAPE_BAD;
+	}
+	r = json_unescape_run(p, stop, end, &to, high);
+	buf_commit(j->into, (size_t)(to - start));
+	return r;
+}
+
+/* The start of the character that ends beyond <p>, or <p>. */
+static const char *whole_chars(const char *from, const char *p)
+{
+	for (int i = 1; i <= 3 && p - i >= from; i++) {
+		unsigned char c = (unsigned char)p[-i];
+
+		if (c < 0x80)
+			break;
+		if (c >= 0xc0)
+			return i < (c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4) ? p - i : p;
+	}
+	return p;
+}
+
+static bool check_utf8(struct json *j, const char *p, bool high, bool closed)
+{
+	const char *from = j->text + j->valid, *to = p;
+
+	if (high || j->valid < j->at) {
+		to = closed ? p : whole_chars(from, p);
+		if (!json_scan.utf8_valid(from, (size_t)(to - from)))
+			return false;
+	}
+	j->valid = (size_t)(to - j->text);
+	return true;
+}
+
+/* The string under way: the token it ends with; if it is being copied, JSON_T_PART after each window; or 0. */
+static int string_on(struct json *j, struct json_val *ret)
+{
+	const char *p = j->text + j->at, *end = j->text + j->n;
+	struct buf *into = j->key ? NULL : j->into;
+	enum unescape r;
+
+	do {
+		const char *stop = end - p > WINDOW ? p + WINDOW : end;
+		uint64_t high = 0;
+
+		r = into ? copy_run(j, &p, stop, end, &high) : scan_run(j, &p, stop, end, &high);
+		if (r == UNESCAPE_LONE) {
+			ret->lone = j->lone = true;
+			p += 6;
+		}
+		if (r == UNESCAPE_BAD || !check_utf8(j, p, high != 0, r == UNESCAPE_QUOTE))
+			return j->err ? j->err : broken(j);
+		j->at = (size_t)(p - j->text);
+	} while (r == UNESCAPE_LONE || (r == UNESCAPE_STOP && p < end && !into));
+	ret->raw = (struct str){ j->text + j->start, j->at - j->start };
+	ret->lone = j->lone;
+	if (r == UNESCAPE_STOP && p < end) {
+		ret->kind = JSON_T_PART;
+		return 1;
+	}
+	if (r != UNESCAPE_QUOTE)
+		return j->whole ? broken(j) : 0;
+	ret->escaped = into || j->escaped;
+	j->at++;
+	j->in_string = false;
+	if (j->key) {
+		ret->kind = JSON_T_KEY;
+		j->want = COLON;
+		return 1;
+	}
+	ret->kind = JSON_T_STR;
+	j->into = NULL;
+	return took_value(j);
+}
+
+static int string_start(struct json *j, bool key, struct json_val *ret)
+{
+	j->at++;
+	j->start = j->valid = j->at;
+	j->in_string = true;
+	j->key = key;
+	j->escaped = j->lone = false;
+	return string_on(j, ret);
+}
+
+/* --- other values --- */
 
 static inline const char *digits(const char *p, const char *end)
 {
@@ -115,7 +189,7 @@ static inline const char *digits(const char *p, const char *end)
 	return p;
 }
 
-/* Returns what follows the number at <p>, or NULL. */
+/* Returns what follows the number at <p>, or NULL: it is none, or may go on behind <end>. */
 static inline const char *read_number(const char *p, const char *end, struct json_val *ret)
 {
 	const char *q;
@@ -147,115 +221,149 @@ static inline const char *read_number(const char *p, const char *end, struct jso
 	return p;
 }
 
-static const char *read_literal(const char *p, const char *end, struct json_val *ret, enum json_kind kind,
-				struct str lit)
+/* Is all that there is of it a number's? */
+static bool may_be_number(const char *p, const char *end)
 {
-	if ((size_t)(end - p) < lit.n || memcmp(p, lit.p, lit.n) != 0)
-		return NULL;
-	ret->kind = kind;
-	ret->raw = (struct str){ p, 1 };
-	return p + lit.n;
+	if (*p != '-' && (*p < '0' || *p > '9'))
+		return false;
+	while (p < end && ((*p >= '0' && *p <= '9') || *p == '-' || *p == '+' || *p == '.' || (*p | 0x20) == 'e'))
+		p++;
+	return p == end;
 }
 
-/* The value at <p>, which no blank precedes. Opens it if it is a container. */
-static inline int read_value(struct json *j, const char *p, struct json_val *ret)
+static int number(struct json *j, const char *p, struct json_val *ret)
 {
-	if (p == j->end)
+	const char *end = j->text + j->n, *q;
+
+	if (!j->whole && may_be_number(p, end))
+		return end - p > JSON_NUMBER_MAX ? broken(j) : 0;
+	q = read_number(p, end, ret);
+	if (!q || ret->raw.n > JSON_NUMBER_MAX)
 		return broken(j);
+	j->at = (size_t)(q - j->text);
+	return took_value(j);
+}
+
+static int literal(struct json *j, const char *p, struct json_val *ret, enum json_kind kind, struct str lit)
+{
+	size_t n = j->n - j->at;
+
+	if (memcmp(p, lit.p, n < lit.n ? n : lit.n) != 0 || (n < lit.n && j->whole))
+		return broken(j);
+	if (n < lit.n)
+		return 0;
+	ret->kind = kind;
+	ret->raw = (struct str){ p, 1 };
+	j->at += lit.n;
+	return took_value(j);
+}
+
+static int open_container(struct json *j, const char *p, struct json_val *ret)
+{
+	if (j->depth == JSON_DEPTH_MAX)
+		return broken(j);
+	ret->kind = *p == '{' ? JSON_T_OBJ : JSON_T_ARR;
+	ret->raw = (struct str){ p, 1 };
+	j->stack[++j->depth] = (uint8_t)ret->kind;
+	ret->depth = j->depth;
+	j->at++;
+	j->want = ret->kind == JSON_T_OBJ ? FIRST_KEY : FIRST_ELEMENT;
+	return 1;
+}
+
+static int close_container(struct json *j, const char *p, struct json_val *ret)
+{
+	ret->kind = JSON_T_CLOSE;
+	ret->raw = (struct str){ p, 1 };
+	ret->depth = j->depth--;
+	j->at++;
+	return took_value(j);
+}
+
+static int value(struct json *j, const char *p, struct json_val *ret)
+{
+	if (*p == '"')
+		return string_start(j, false, ret);
+	j->into = NULL;
 	switch (*p) {
-	case '"':
-		p = read_string(p + 1, j->end, ret);
-		break;
 	case '{':
 	case '[':
-		if (j->depth == JSON_DEPTH_MAX)
-			return broken(j);
-		ret->kind = *p == '{' ? JSON_T_OBJ : JSON_T_ARR;
-		ret->raw = (struct str){ p, 1 };
-		j->stack[++j->depth] = (uint8_t)ret->kind;
-		ret->depth = j->depth;
-		j->first = 1;
-		j->p = p + 1;
-		return 0;
+		return open_container(j, p, ret);
 	case 't':
-		p = read_literal(p, j->end, ret, JSON_T_TRUE, STR("true"));
-		break;
+		return literal(j, p, ret, JSON_T_TRUE, STR("true"));
 	case 'f':
-		p = read_literal(p, j->end, ret, JSON_T_FALSE, STR("false"));
-		break;
+		return literal(j, p, ret, JSON_T_FALSE, STR("false"));
 	case 'n':
-		p = read_literal(p, j->end, ret, JSON_T_NULL, STR("null"));
-		break;
+		return literal(j, p, ret, JSON_T_NULL, STR("null"));
 	default:
-		p = read_number(p, j->end, ret);
+		return number(j, p, ret);
 	}
-	if (!p)
-		return broken(j);
-	j->p = p;
-	j->first = 0;
-	return 0;
 }
+
+int json_next(struct json *j, struct json_val *ret)
+{
+	if (j->err)
+		return j->err;
+	if (j->in_string)
+		return string_on(j, ret);
+	for (;;) {
+		const char *end = j->text + j->n, *p = j->n ? skip_blanks(j->text + j->at, end) : end;
+		bool object = j->depth && j->stack[j->depth] == JSON_T_OBJ;
+
+		j->at = (size_t)(p - j->text);
+		if (p == end)
+			return j->whole && j->want != END ? broken(j) : 0;
+		if (*p == (object ? '}' : ']') && (j->want == NEXT || j->want == FIRST_KEY || j->want == FIRST_ELEMENT))
+			return close_container(j, p, ret);
+		switch (j->want) {
+		case NEXT:
+		case COLON:
+			if (*p != (j->want == NEXT ? ',' : ':'))
+				return broken(j);
+			j->at++;
+			j->want = j->want == COLON ? VALUE : object ? KEY : ELEMENT;
+			continue;
+		case FIRST_KEY:
+		case KEY:
+			return *p == '"' ? string_start(j, true, ret) : broken(j);
+		case END:
+			return broken(j);
+		default:
+			return value(j, p, ret);
+		}
+	}
+}
+
+/* --- the cursor --- */
 
 int json_value(struct json *j, struct json_val *ret)
 {
 	if (j->err)
 		return j->err;
-	if (j->depth || !j->first)
-		return broken(j);
-	return read_value(j, skip_blanks(j->p, j->end), ret);
+	return j->depth || j->want != VALUE || json_next(j, ret) <= 0 ? broken(j) : 0;
 }
 
-/* To the next member or element of the container <kind> with the closing byte <close>: 1 and *ret_p, 0 if it is closed.
- */
-static inline int next_item(struct json *j, enum json_kind kind, char close, const char **ret_p)
+static int next_in(struct json *j, enum json_kind container, struct json_val *ret)
 {
-	const char *p = skip_blanks(j->p, j->end);
-
-	if (j->err || j->depth == 0 || j->stack[j->depth] != kind || p == j->end)
+	if (j->err)
+		return j->err;
+	if (j->depth == 0 || j->stack[j->depth] != container || json_next(j, ret) <= 0)
 		return broken(j);
-	if (*p == close) {
-		j->depth--;
-		j->first = 0;
-		j->p = p + 1;
-		return 0;
-	}
-	if (!j->first) {
-		if (*p != ',')
-			return broken(j);
-		p = skip_blanks(p + 1, j->end);
-	}
-	*ret_p = p;
-	return 1;
+	return ret->kind != JSON_T_CLOSE;
 }
 
 int json_member(struct json *j, struct json_val *ret_key, struct json_val *ret_val)
 {
-	const char *p;
-	int r = next_item(j, JSON_T_OBJ, '}', &p);
+	int r = next_in(j, JSON_T_OBJ, ret_key);
 
 	if (r <= 0)
 		return r;
-	if (p == j->end || *p != '"')
-		return broken(j);
-	p = read_string(p + 1, j->end, ret_key);
-	if (!p)
-		return broken(j);
-	p = skip_blanks(p, j->end);
-	if (p == j->end || *p != ':')
-		return broken(j);
-	r = read_value(j, skip_blanks(p + 1, j->end), ret_val);
-	return r < 0 ? r : 1;
+	return json_next(j, ret_val) > 0 ? 1 : broken(j);
 }
 
 int json_element(struct json *j, struct json_val *ret_val)
 {
-	const char *p;
-	int r = next_item(j, JSON_T_ARR, ']', &p);
-
-	if (r <= 0)
-		return r;
-	r = read_value(j, p, ret_val);
-	return r < 0 ? r : 1;
+	return next_in(j, JSON_T_ARR, ret_val);
 }
 
 static struct str scalar_text(const struct json_val *v)
@@ -275,7 +383,7 @@ static struct str scalar_text(const struct json_val *v)
 
 int json_skip(struct json *j, const struct json_val *v, struct str *ret_raw)
 {
-	struct json_val key, val;
+	struct json_val t;
 
 	if (j->err)
 		return j->err;
@@ -284,14 +392,11 @@ int json_skip(struct json *j, const struct json_val *v, struct str *ret_raw)
 			*ret_raw = scalar_text(v);
 		return 0;
 	}
-	while (j->depth >= v->depth) {
-		int r = j->stack[j->depth] == JSON_T_OBJ ? json_member(j, &key, &val) : json_element(j, &val);
-
-		if (r < 0)
-			return r;
-	}
+	while (j->depth >= v->depth)
+		if (json_next(j, &t) <= 0)
+			return broken(j);
 	if (ret_raw)
-		*ret_raw = (struct str){ v->raw.p, (size_t)(j->p - v->raw.p) };
+		*ret_raw = (struct str){ v->raw.p, (size_t)(j->text + j->at - v->raw.p) };
 	return 0;
 }
 
@@ -299,140 +404,7 @@ int json_end(struct json *j)
 {
 	if (j->err)
 		return j->err;
-	if (j->depth || j->first || skip_blanks(j->p, j->end) != j->end)
+	if (j->want != END || skip_blanks(j->text + j->at, j->text + j->n) != j->text + j->n)
 		return broken(j);
 	return 0;
-}
-
-static unsigned utf8_put(char *out, unsigned c)
-{
-	if (c < 0x80) {
-		out[0] = (char)c;
-		return 1;
-	}
-	if (c < 0x800) {
-		out[0] = (char)(0xc0 | c >> 6);
-		out[1] = (char)(0x80 | (c & 0x3f));
-		return 2;
-	}
-	if (c < 0x10000) {
-		out[0] = (char)(0xe0 | c >> 12);
-		out[1] = (char)(0x80 | (c >> 6 & 0x3f));
-		out[2] = (char)(0x80 | (c & 0x3f));
-		return 3;
-	}
-	out[0] = (char)(0xf0 | c >> 18);
-	out[1] = (char)(0x80 | (c >> 12 & 0x3f));
-	out[2] = (char)(0x80 | (c >> 6 & 0x3f));
-	out[3] = (char)(0x80 | (c & 0x3f));
-	return 4;
-}
-
-/* Decode the escape at *<pp> (already found to be well-formed) into <out> (4 bytes) and step over it. Its length, or 0
- * for a surrogate without its other half. */
-static inline unsigned decode_escape(const char **pp, const char *end, char *out)
-{
-	const char *p = *pp;
-	unsigned c, low;
-
-	if (p[1] != 'u') {
-		out[0] = short_escape(p[1]);
-		*pp = p + 2;
-		return 1;
-	}
-	c = (unsigned)hex4(p + 2, end);
-	p += 6;
-	if (c >= 0xd800 && c <= 0xdfff) {
-		if (c >= 0xdc00 || end - p < 6 || p[0] != '\\' || p[1] != 'u')
-			return 0;
-		low = (unsigned)hex4(p + 2, end);
-		if (low < 0xdc00 || low > 0xdfff)
-			return 0;
-		c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
-		p += 6;
-	}
-	*pp = p;
-	return utf8_put(out, c);
-}
-
-bool json_str_is(const struct json_val *v, struct str lit)
-{
-	const char *p = v->raw.p, *end = p + v->raw.n;
-
-	if (v->kind != JSON_T_STR)
-		return false;
-	if (!v->escaped)
-		return str_eq(v->raw, lit);
-	while (p < end) {
-		char c[4] = { *p };
-		unsigned n = 1;
-
-		if (*p == '\\')
-			n = decode_escape(&p, end, c);
-		else
-			p++;
-		if (n == 0 || n > lit.n || memcmp(lit.p, c, n) != 0)
-			return false;
-		lit.p += n;
-		lit.n -= n;
-	}
-	return lit.n == 0;
-}
-
-/* Copy up to the next backslash: look and copy in one pass, and write up to COPY_SLACK bytes more than were copied. */
-#define COPY_SLACK 16
-static size_t copy_plain(const char *p, const char *end, char *to)
-{
-	const char *start = p;
-
-#ifdef __SSE2__
-	const __m128i slash = _mm_set1_epi8('\\');
-
-	for (; end - p >= 16; p += 16, to += 16) {
-		__m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-		int m = _mm_movemask_epi8(_mm_cmpeq_epi8(v, slash));
-
-		_mm_storeu_si128((__m128i *)(void *)to, v);
-		if (m)
-			return (size_t)(p - start) + (size_t)__builtin_ctz((unsigned)m);
-	}
-#endif
-	while (p < end && *p != '\\')
-		*to++ = *p++;
-	return (size_t)(p - start);
-}
-
-int json_unescape(const struct json_val *v, struct buf *out)
-{
-	const char *p = v->raw.p, *end = p + v->raw.n;
-	char *to, *start;
-
-	if (v->kind != JSON_T_STR)
-		return -EINVAL;
-	if (!v->escaped)
-		return buf_put(out, p, v->raw.n);
-	/* No escape is shorter than what it stands for. */
-	start = to = buf_room(out, v->raw.n + COPY_SLACK);
-	if (!to)
-		return -ENOMEM;
-	while (p < end) {
-		size_t n = copy_plain(p, end, to);
-
-		to += n;
-		p += n;
-		while (p < end && *p == '\\') {
-			unsigned k = decode_escape(&p, end, to);
-
-			if (k == 0)
-				return -EILSEQ;
-			to += k;
-		}
-	}
-	buf_commit(out, (size_t)(to - start));
-	return 0;
-}
-
-int json_u64(const struct json_val *v, uint64_t *ret)
-{
-	return v->kind == JSON_T_NUM ? str_u64(v->raw, ret) : -EINVAL;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A prompt is one long string, so these two loops are what a body costs. Each exists for AVX2, the first also for SSE2
- * (every x86-64), and as plain C.
+ * A prompt is one long string, so these loops are what a body costs. Each exists for AVX2 and as plain C, the first
+ * also for SSE2 (every x86-64).
  *
  * UTF-8 by AVX2 follows Keiser and Lemire, "Validating UTF-8 In Less Than One Instruction Per Byte" (2021): each pair
  * of neighbouring bytes is classified by three table look-ups on nibbles, whose common bits are the ways in which the
@@ -11,6 +11,16 @@
 
 #include <errno.h>
 #include <string.h>
+
+const uint8_t json_hex_digit[256] = {
+	['0'] = 1,  ['1'] = 2,	['2'] = 3,  ['3'] = 4,	['4'] = 5,  ['5'] = 6,	['6'] = 7,  ['7'] = 8,
+	['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+	['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16,
+};
+
+const char json_escape[256] = {
+	['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t',
+};
 
 #define ONES (~0ULL / 255) /* 0x01 in each byte */
 
@@ -40,6 +50,25 @@ static const char *scan_plain(const char *p, const char *end, uint64_t *high)
 		h |= c;
 	}
 	*high |= h & (ONES << 7);
+	return p;
+}
+
+static const char *copy_plain(const char *p, const char *end, char **pto, uint64_t *high)
+{
+	char *to = *pto;
+
+	while (p < end) {
+		const char *q = json_scan.text(p, end, high);
+
+		memcpy(to, p, (size_t)(q - p));
+		to += q - p;
+		p = q;
+		if (end - p < 2 || *p != '\\' || !json_escape[(unsigned char)p[1]])
+			break;
+		*to++ = json_escape[(unsigned char)p[1]];
+		p += 2;
+	}
+	*pto = to;
 	return p;
 }
 
@@ -134,6 +163,66 @@ AVX2 static const char *scan_avx2(const char *p, const char *end, uint64_t *high
 	}
 	*high |= _mm256_movemask_epi8(all) ? 0x80 : 0;
 	return scan_sse2(p, end, high);
+}
+
+/* Is there, well inside of the text, a \u that is no surrogate's? */
+static inline bool simple_u(const char **pp, const char *end, char **to)
+{
+	const unsigned char *p = (const unsigned char *)*pp;
+	unsigned c;
+
+	if (end - *pp < 6 || p[0] != '\\' || p[1] != 'u' || !json_hex_digit[p[2]] || !json_hex_digit[p[3]] ||
+	    !json_hex_digit[p[4]] || !json_hex_digit[p[5]])
+		return false;
+	c = hex4(*pp + 2);
+	if (c >= 0xd800 && c <= 0xdfff)
+		return false;
+	*to += utf8_put(*to, c);
+	*pp += 6;
+	return true;
+}
+
+AVX2 static const char *copy_avx2(const char *p, const char *end, char **pto, uint64_t *high)
+{
+	__m256i all = _mm256_setzero_si256();
+	char *to = *pto;
+	uint32_t h = 0;
+
+	while (end - p >= 32) {
+		__m256i v = _mm256_loadu_si256((const __m256i *)p);
+		uint32_t m = (uint32_t)_mm256_movemask_epi8(stop_bytes(v));
+		int n;
+
+		_mm256_storeu_si256((__m256i *)to, v);
+		if (!m) {
+			all = _mm256_or_si256(all, v);
+			p += 32;
+			to += 32;
+			continue;
+		}
+		n = __builtin_ctz(m);
+		h |= (uint32_t)_mm256_movemask_epi8(v) & (m - 1) & ~m;
+		p += n;
+		to += n;
+		/* Escapes often come two at a time. */
+		do {
+			char c = end - p < 2 || *p != '\\' ? '\0' : json_escape[(unsigned char)p[1]];
+
+			if (c) {
+				*to++ = c;
+				p += 2;
+			} else if (!simple_u(&p, end, &to)) {
+				goto out;
+			}
+		} while (p < end && *p == '\\');
+	}
+	*high |= h | (uint32_t)_mm256_movemask_epi8(all);
+	*pto = to;
+	return copy_plain(p, end, pto, high);
+out:
+	*high |= h | (uint32_t)_mm256_movemask_epi8(all);
+	*pto = to;
+	return p;
 }
 
 enum {
@@ -245,25 +334,25 @@ AVX2 static bool utf8_avx2(const char *p, size_t n)
 	return _mm256_testz_si256(errors, errors);
 }
 
-struct json_scan json_scan = { scan_sse2, utf8_plain };
+struct json_scan json_scan = { scan_sse2, copy_plain, utf8_plain };
 #else
-struct json_scan json_scan = { scan_plain, utf8_plain };
+struct json_scan json_scan = { scan_plain, copy_plain, utf8_plain };
 #endif
 
 int json_scan_use(const char *name)
 {
 	if (strcmp(name, "plain") == 0) {
-		json_scan = (struct json_scan){ scan_plain, utf8_plain };
+		json_scan = (struct json_scan){ scan_plain, copy_plain, utf8_plain };
 		return 0;
 	}
 #ifdef __x86_64__
 	if (strcmp(name, "sse2") == 0) {
-		json_scan = (struct json_scan){ scan_sse2, utf8_plain };
+		json_scan = (struct json_scan){ scan_sse2, copy_plain, utf8_plain };
 		return 0;
 	}
 	__builtin_cpu_init();
 	if (strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2")) {
-		json_scan = (struct json_scan){ scan_avx2, utf8_avx2 };
+		json_scan = (struct json_scan){ scan_avx2, copy_avx2, utf8_avx2 };
 		return 0;
 	}
 #endif
