@@ -680,7 +680,7 @@ def test_curl_and_its_large_upload(w):
 
 
 def test_memory_max_refuses_bodies_and_recovers(w):
-    g = w.gateway([w.pod(echo)], extra="memory: {max: 64MiB, index: 1MiB}", limits="body: 60MiB")
+    g = w.gateway([w.pod(echo)], extra="memory: {max: 192MiB, index: 1MiB}", limits="body: 60MiB")
     q = request(dict(PROMPT, prompt="x" * 50000000))
     with g.connect() as c:
         c.send(q[:45000000])

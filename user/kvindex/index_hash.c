@@ -18,19 +18,20 @@ static inline uint64_t load64(const char *p)
 	return w;
 }
 
+/* <h> comes in last: all else of a chunk does not wait for the one before. */
 static inline uint64_t hash_chunk(const uint64_t *pow, uint64_t h, const char *p)
 {
-	unsigned __int128 v = (unsigned __int128)h * pow[8];
+	unsigned __int128 a = (unsigned __int128)(load64(p) & M56) * pow[7];
+	unsigned __int128 b = (unsigned __int128)(load64(p + 7) & M56) * pow[6];
 
-	v += (unsigned __int128)(load64(p) & M56) * pow[7];
-	v += (unsigned __int128)(load64(p + 7) & M56) * pow[6];
-	v += (unsigned __int128)(load64(p + 14) & M56) * pow[5];
-	v += (unsigned __int128)(load64(p + 21) & M56) * pow[4];
-	v += (unsigned __int128)(load64(p + 28) & M56) * pow[3];
-	v += (unsigned __int128)(load64(p + 35) & M56) * pow[2];
-	v += (unsigned __int128)(load64(p + 42) & M56) * pow[1];
-	v += load64(p + 48) >> 8;
-	return mod61(v);
+	a += (unsigned __int128)(load64(p + 14) & M56) * pow[5];
+	b += (unsigned __int128)(load64(p + 21) & M56) * pow[4];
+	a += (unsigned __int128)(load64(p + 28) & M56) * pow[3];
+	b += (unsigned __int128)(load64(p + 35) & M56) * pow[2];
+	a += (unsigned __int128)(load64(p + 42) & M56) * pow[1];
+	b += load64(p + 48) >> 8;
+	a += b;
+	return mod61(a + (unsigned __int128)h * pow[8]);
 }
 
 static inline uint64_t load_part(const char *p, size_t n)

@@ -23,7 +23,6 @@ struct deciding {
 	const struct route *route;
 	struct sched_in terms;
 	uint64_t ns;
-	struct index_text text;
 	unsigned nrows, nhits;
 	struct pod *pods[SCHED_ROWS_MAX]; /* of the rows; valid inside the section */
 	uint32_t bytes[SCHED_ROWS_MAX];	  /* matched */
@@ -112,23 +111,6 @@ static void candidates(struct deciding *d, const uint64_t mask[4], uint64_t now)
 	}
 }
 
-static int hash_text(struct deciding *d)
-{
-	struct worker *w = d->w;
-	uint32_t need = (uint32_t)(d->in->text.n / INDEX_CHUNK) + 2;
-
-	if (need > w->at_cap) {
-		uint64_t *v = realloc(w->at, need * sizeof(*v));
-
-		if (!v)
-			return -ENOMEM;
-		w->at = v;
-		w->at_cap = need;
-	}
-	index_text_init(&d->text, w->at, w->at_cap);
-	return index_text_feed(w->sh->index, &d->text, d->in->text.p, d->in->text.n);
-}
-
 /* A guess reaches to the prompt's end; what an engine reports is whole blocks, without the last token's. */
 static uint32_t whole_blocks(const struct deciding *d, unsigned row, uint32_t tokens)
 {
@@ -143,12 +125,12 @@ static void match(struct deciding *d)
 	const struct inspection *in = d->in;
 	const char *base = d->route ? d->route->base : in->model;
 	struct str parts[3] = { str_of(base), str_of(in->salt), STR("chat") };
+	const struct index_text *hash = &in->prompt.hash;
+	struct str text = buf_str(&in->prompt.text);
 
 	d->ns = index_namespace(w->sh->index, parts, !in->exact ? 3 : in->salt[0] ? 2 : 1);
-	if (hash_text(d))
-		return;
-	d->terms.prefix = d->text.n ? d->text.at[0] : hash_bytes(in->text.p, in->text.n, d->ns);
-	d->nhits = index_match(w->sh->index, d->ns, &d->text, in->text.p, in->text.n, w->hits, MATCH_HITS_MAX);
+	d->terms.prefix = hash->n ? hash->at[0] : hash_bytes(text.p, text.n, d->ns);
+	d->nhits = index_match(w->sh->index, d->ns, hash, text.p, text.n, w->hits, MATCH_HITS_MAX);
 	for (unsigned i = 0; i < d->nrows; i++)
 		for (unsigned k = 0; k < d->pods[i]->spec.ranks; k++)
 			for (unsigned h = 0; h < d->nhits; h++) {
@@ -172,7 +154,7 @@ static void match(struct deciding *d)
 static uint32_t prompt_tokens(const struct deciding *d)
 {
 	uint32_t q8 = atomic_load_explicit(&d->r->pool->bytes_per_token_q8, memory_order_relaxed);
-	uint64_t bytes = d->in->text.n, n;
+	uint64_t bytes = d->in->prompt.text.len, n;
 
 	if (d->in->id_count)
 		return d->in->id_count;
@@ -190,6 +172,7 @@ static void speculate(struct deciding *d, unsigned row)
 {
 	struct worker *w = d->w;
 	const struct proxy_pool *pool = d->r->pool;
+	const struct index_text *hash = &d->in->prompt.hash;
 	struct pod *p = d->pods[row];
 	uint32_t q8 = atomic_load_explicit(&pool->bytes_per_token_q8, memory_order_relaxed);
 	bool live = d->in->exact && atomic_load(&p->index_live);
@@ -199,7 +182,7 @@ static void speculate(struct deciding *d, unsigned row)
 		.holder = p->holder[0],
 		.ns = d->ns,
 		.from = d->bytes[row] / INDEX_CHUNK,
-		.n = d->text.n,
+		.n = hash->n,
 		.tokens_per_chunk_q8 = INDEX_CHUNK * 256 * 256 / (q8 ? q8 : 1024),
 	};
 
@@ -218,7 +201,7 @@ static void speculate(struct deciding *d, unsigned row)
 	g.at = malloc((g.n - g.from) * sizeof(*g.at));
 	if (!g.at)
 		return;
-	memcpy(g.at, d->text.at + g.from, (g.n - g.from) * sizeof(*g.at));
+	memcpy(g.at, hash->at + g.from, (g.n - g.from) * sizeof(*g.at));
 	if (events_guess(w->sh->events, &g))
 		free(g.at);
 }
@@ -290,6 +273,24 @@ static void pick(struct deciding *d)
 		speculate(d, out.row[0]);
 }
 
+/* What the text still needs to know about the pool. */
+static int settle_text(struct deciding *d)
+{
+	struct request *r = d->r;
+	struct inspection *in = d->in;
+	const struct vocab *v = r->pool->vocab;
+
+	if (in->ids) {
+		int e = v ? inspection_read_ids(in, v) : -ENOENT;
+
+		r->text_bytes = in->prompt.text.len;
+		return e;
+	}
+	r->text_bytes = in->exact ? in->prompt.text.len - in->prompt.prefix : 0;
+	return prompt_set_prefix(d->w, &in->prompt,
+				 v && in->exact && in->special ? vocab_prefix(v) : (struct str){ NULL, 0 });
+}
+
 static int decide_inside(struct deciding *d, struct refusal *no)
 {
 	struct request *r = d->r;
@@ -297,7 +298,6 @@ static int decide_inside(struct deciding *d, struct refusal *no)
 	struct inspection *in = d->in;
 	uint64_t mask[4] = { 0 };
 	unsigned pool;
-	struct str prefix;
 	int status;
 
 	d->s = endpoints_snapshot(w->sh->endpoints);
@@ -318,31 +318,21 @@ static int decide_inside(struct deciding *d, struct refusal *no)
 		return refuse(no, STATS_REFUSED_NO_POD, 503, "overloaded_error",
 			      "No pod of pool %s is up. `kvsteer pod list` on the gateway says why.",
 			      r->pool->cfg->name);
-	if (in->ids && !in->opaque && (!r->pool->vocab || inspect_ids(w, r->pool->vocab, in))) {
+	if (!in->opaque && settle_text(d)) {
 		in->opaque = true;
 		in->why = STATS_OPAQUE_KIND;
 	}
-	if (!in->opaque) {
-		r->text_bytes = in->exact ? in->text.n : 0;
-		prefix = r->pool->vocab && in->exact && in->special && !in->ids ? vocab_prefix(r->pool->vocab)
-										: (struct str){ NULL, 0 };
-		if (prefix.n && buf_room(&w->text, prefix.n)) {
-			memmove(buf_data(&w->text) + prefix.n, buf_data(&w->text), buf_len(&w->text));
-			memcpy(buf_data(&w->text), prefix.p, prefix.n);
-			buf_commit(&w->text, prefix.n);
-			in->text = buf_str(&w->text);
-		}
+	if (!in->opaque)
 		match(d);
-	} else {
+	else
 		stats_inc(w->st, in->why);
-	}
 	pick(d);
 	return 0;
 }
 
-int decide(struct request *r, struct inspection *in, struct refusal *no)
+int decide(struct request *r, struct refusal *no)
 {
-	struct deciding d = { .r = r, .w = r->c->w, .in = in };
+	struct deciding d = { .r = r, .w = r->c->w, .in = r->in };
 	int status;
 
 	qsbr_enter(d.w->sh->qsbr, d.w->id);

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One walk over the body: what steers it is read, the rest is skipped and validated.
+ * One walk over the body while it arrives: what steers it is read, the rest is skipped and validated.
  *
  * Completions: the text is the prompt itself, as the engine tokenizes it. Chat: until templates are rendered, the text
  * is a canonical form of the messages, which is equal where the messages are equal; it matches what this gateway has
  * sent before, not what engines announce.
+ *
+ * Tokens are told apart by their level, the number of containers around them: members of the body stand at level 1,
+ * the prompts or messages of a list at level 2, the members of a message at level 3.
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "http/json.h"
 #include "proxy/proxy_int.h"
 
 /* Marks of the canonical form: control bytes, which cannot stand unescaped in JSON text. */
@@ -18,227 +21,253 @@
 #define MARK_MEMBER  "\x02"
 #define MARK_RAW     "\x03"
 
+#define HASH_AT	   4096	      /* bytes that have gathered: few calls, and all of them still near */
+#define EXPECT_MAX (1u << 20) /* room taken for a prompt at once; what a client announces is not believed further */
+
+enum { OTHER, MODEL, SALT, SPECIAL, PROMPT, MESSAGES, FORBIDDEN };
+
 static const struct {
-	const char *path;
-	enum api_kind kind;
-} apis[] = {
-	{ "/v1/completions", API_COMPLETIONS },
-	{ "/v1/chat/completions", API_CHAT },
-	{ "/v1/embeddings", API_OTHER },
-	{ "/v1/responses", API_OTHER },
-	{ "/v1/messages", API_OTHER },
-	{ "/v1/messages/count_tokens", API_OTHER },
-	{ "/v1/rerank", API_OTHER },
-	{ "/v2/rerank", API_OTHER },
-	{ "/rerank", API_OTHER },
-	{ "/v1/score", API_OTHER },
-	{ "/score", API_OTHER },
-	{ "/v1/audio/transcriptions", API_OTHER },
-	{ "/v1/audio/translations", API_OTHER },
-	{ "/v1/audio/speech", API_OTHER },
-	{ "/v1/images/generations", API_OTHER },
-	{ "/v1/completions/render", API_OTHER },
-	{ "/v1/chat/completions/render", API_OTHER },
-	{ "/tokenize", API_OTHER },
-	{ "/detokenize", API_OTHER },
-	{ "/pooling", API_OTHER },
-	{ "/classify", API_OTHER },
-	{ "/invocations", API_OTHER },
-	{ "/generate", API_OTHER },
-	{ "/inference/v1/generate", API_OTHER },
+	struct str name;
+	uint8_t member;
+} members[] = {
+	{ STR("model"), MODEL },
+	{ STR("prompt"), PROMPT },
+	{ STR("messages"), MESSAGES },
+	{ STR("cache_salt"), SALT },
+	{ STR("add_special_tokens"), SPECIAL },
+	{ STR("kv_transfer_params"), FORBIDDEN },
+	{ STR("bootstrap_host"), FORBIDDEN },
+	{ STR("bootstrap_port"), FORBIDDEN },
+	{ STR("bootstrap_room"), FORBIDDEN },
+	{ STR("disaggregated_params"), FORBIDDEN },
+	{ STR("ec_transfer_params"), FORBIDDEN },
 };
 
-#define NAPIS (sizeof(apis) / sizeof(apis[0]))
-
-enum api_kind api_kind_of(const char *path)
+struct inspection *inspection_new(struct worker *w, enum api_kind kind, uint64_t expect)
 {
-	for (size_t i = 0; i < NAPIS; i++)
-		if (strcmp(apis[i].path, path) == 0)
-			return apis[i].kind;
-	return API_OTHER;
+	struct inspection *in = calloc(1, sizeof(*in));
+
+	if (!in)
+		return NULL;
+	in->w = w;
+	in->kind = kind;
+	in->special = true;
+	in->expect = expect < EXPECT_MAX ? (size_t)expect : EXPECT_MAX;
+	json_start(&in->json);
+	return in;
 }
 
-bool api_path_allowed(const struct config_listener *ls, const char *path)
+void inspection_free(struct inspection *in)
 {
-	for (size_t i = 0; i < NAPIS; i++)
-		if (strcmp(apis[i].path, path) == 0)
-			return true;
-	for (unsigned i = 0; i < ls->nallow; i++)
-		if (strcmp(ls->allow[i], path) == 0)
-			return true;
-	return strncmp(path, "/v1/responses/", 14) == 0;
-}
-
-static void copy_short(const struct json_val *v, char *out, size_t cap, struct buf *scratch)
-{
-	size_t at = scratch->len;
-
-	if (v->kind != JSON_T_STR || json_unescape(v, scratch))
+	if (!in)
 		return;
-	if (scratch->len - at < cap) {
-		memcpy(out, scratch->mem + at, scratch->len - at);
-		out[scratch->len - at] = '\0';
-	}
-	scratch->len = at;
+	prompt_end(in->w, &in->prompt);
+	free(in);
 }
 
-static const struct str forbidden[] = {
-	{ "kv_transfer_params", 18 }, { "bootstrap_host", 14 },	      { "bootstrap_port", 14 },
-	{ "bootstrap_room", 14 },     { "disaggregated_params", 20 }, { "ec_transfer_params", 18 },
-};
-
-static bool is_forbidden(const struct json_val *k, const struct json_val *v, char out[32])
+void inspection_forget_text(struct inspection *in)
 {
-	if (v->kind == JSON_T_NULL)
-		return false;
-	for (size_t i = 0; i < sizeof(forbidden) / sizeof(forbidden[0]); i++)
-		if (json_str_is(k, forbidden[i])) {
-			snprintf(out, 32, "%s", forbidden[i].p);
-			return true;
+	prompt_end(in->w, &in->prompt);
+	in->json.into = NULL;
+	in->no_text = true;
+}
+
+static int begin_text(struct inspection *in)
+{
+	const struct proxy_pool *pool = &in->w->sh->pools[0];
+	bool exact = in->kind == API_COMPLETIONS;
+
+	in->exact = exact;
+	in->ids = false;
+	in->lone = false;
+	in->ids_to = 0;
+	in->items = 0;
+	if (in->no_text)
+		return 0;
+	/* Which pool it will be is known with the model, which may come later: prompt_set_prefix mends it. */
+	return prompt_start(in->w, &in->prompt,
+			    exact && pool->vocab ? vocab_prefix(pool->vocab) : (struct str){ NULL, 0 }, in->expect);
+}
+
+static int put(struct inspection *in, const char *p, size_t n)
+{
+	return in->no_text ? 0 : buf_put(&in->prompt.text, p, n);
+}
+
+/* The value that comes is text, if it is a string. */
+static void copy_next(struct inspection *in)
+{
+	in->json.into = in->no_text ? NULL : &in->prompt.text;
+}
+
+static int member_key(struct inspection *in, const struct json_val *key)
+{
+	int e;
+
+	in->member = OTHER;
+	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
+		if (json_str_is(key, members[i].name)) {
+			in->member = members[i].member;
+			in->name = members[i].name.p;
+			break;
 		}
-	return false;
+	if (!(in->member == PROMPT && in->kind == API_COMPLETIONS) && !(in->member == MESSAGES && in->kind == API_CHAT))
+		return 0;
+	e = begin_text(in);
+	if (in->member == PROMPT)
+		copy_next(in);
+	return e;
+}
+
+static void copy_short(const struct json_val *v, char *out, size_t cap)
+{
+	struct buf b = { 0 };
+
+	if (v->kind == JSON_T_STR && v->raw.n < 8 * cap && json_unescape(v, &b) == 0 && buf_len(&b) < cap) {
+		if (b.mem)
+			memcpy(out, b.mem, b.len);
+		out[b.len] = '\0';
+	}
+	buf_free(&b);
+}
+
+static bool is_container(const struct json_val *v)
+{
+	return v->kind == JSON_T_OBJ || v->kind == JSON_T_ARR;
+}
+
+static size_t offset_of(const struct inspection *in, const struct json_val *v)
+{
+	return (size_t)(v->raw.p - in->json.text);
+}
+
+static int member_value(struct inspection *in, const struct json_val *v)
+{
+	switch (in->member) {
+	case MODEL:
+		copy_short(v, in->model, sizeof(in->model));
+		break;
+	case SALT:
+		copy_short(v, in->salt, sizeof(in->salt));
+		break;
+	case SPECIAL:
+		in->special = v->kind != JSON_T_FALSE;
+		break;
+	case FORBIDDEN:
+		if (v->kind != JSON_T_NULL && v->kind != JSON_T_CLOSE)
+			in->forbidden = in->name;
+		break;
+	case PROMPT:
+		if (in->kind != API_COMPLETIONS)
+			break;
+		if (v->kind == JSON_T_ARR) {
+			copy_next(in);
+			in->ids_from = offset_of(in, v);
+		} else if (v->kind == JSON_T_CLOSE && in->ids && !in->ids_to) {
+			in->ids_to = in->json.at;
+		}
+		break;
+	}
+	return 0;
 }
 
 /* string | [string, …] | [int, …] | [[int, …], …]: of several prompts the first one steers. */
-static int read_prompt(struct json *j, const struct json_val *v, struct worker *w, struct inspection *in)
+static int prompt_item(struct inspection *in, const struct json_val *v)
 {
-	struct json_val e, inner;
-	const char *start = v->raw.p;
-	int r;
-
-	if (v->kind == JSON_T_STR)
-		return json_unescape(v, &w->text);
-	if (v->kind != JSON_T_ARR)
-		return json_skip(j, v, NULL);
-	r = json_element(j, &e);
-	if (r <= 0)
-		return r;
-	if (e.kind == JSON_T_STR) {
-		r = json_unescape(&e, &w->text);
-		if (r)
-			return r;
-	} else if (e.kind == JSON_T_NUM) {
-		in->ids = true;
-	} else if (e.kind == JSON_T_ARR) {
-		r = json_skip(j, &e, &in->ids_raw);
-		if (r)
-			return r;
-		in->ids = true;
-	} else if (e.kind == JSON_T_OBJ) {
-		r = json_skip(j, &e, NULL);
-		if (r)
-			return r;
+	if (in->json.stack[2] != JSON_T_ARR)
+		return 0;
+	if (v->kind == JSON_T_CLOSE) {
+		if (in->items == 1 && in->ids && !in->ids_to)
+			in->ids_to = in->json.at;
+		return 0;
 	}
-	while ((r = json_element(j, &inner)) > 0)
-		if (json_skip(j, &inner, NULL))
-			return -EBADMSG;
-	if (r == 0 && in->ids && !in->ids_raw.p)
-		in->ids_raw = (struct str){ start, (size_t)(j->p - start) };
-	return r;
+	in->items += v->kind != JSON_T_PART;
+	if (in->items > 1)
+		return 0;
+	if (v->kind == JSON_T_ARR)
+		in->ids_from = offset_of(in, v);
+	in->ids = v->kind == JSON_T_NUM || v->kind == JSON_T_ARR;
+	in->ids_to = 0;
+	return 0;
 }
 
-static int canonical_message(struct json *j, struct buf *t)
+static int message_member(struct inspection *in, const struct json_val *v)
 {
-	struct json_val k, v;
-	struct str raw;
-	int r;
+	int e = 0;
 
-	if (buf_put(t, MARK_MESSAGE, 1))
-		return -ENOMEM;
-	while ((r = json_member(j, &k, &v)) > 0) {
-		if (buf_put(t, MARK_MEMBER, 1) || buf_put(t, k.raw.p, k.raw.n) || buf_put(t, MARK_RAW, 1))
-			return -ENOMEM;
-		if (v.kind == JSON_T_STR) {
-			r = json_unescape(&v, t);
-		} else {
-			raw = v.raw;
-			r = json_skip(j, &v, &raw);
-			if (!r)
-				r = buf_put(t, raw.p, raw.n);
-		}
-		if (r)
-			return r;
+	switch (v->kind) {
+	case JSON_T_KEY:
+		copy_next(in);
+		e |= put(in, MARK_MEMBER, 1);
+		e |= put(in, v->raw.p, v->raw.n);
+		e |= put(in, MARK_RAW, 1);
+		return e ? -ENOMEM : 0;
+	case JSON_T_STR:
+	case JSON_T_PART:
+		return 0; /* has been copied */
+	case JSON_T_OBJ:
+	case JSON_T_ARR:
+		in->raw_from = offset_of(in, v);
+		return 0;
+	case JSON_T_CLOSE:
+		return put(in, in->json.text + in->raw_from, in->json.at - in->raw_from);
+	default:
+		return put(in, v->raw.p, v->kind == JSON_T_NUM ? v->raw.n : v->kind == JSON_T_FALSE ? 5 : 4);
 	}
-	return r;
 }
 
-static int read_messages(struct json *j, const struct json_val *v, struct worker *w)
+static int take(struct inspection *in, const struct json_val *v)
 {
-	struct json_val e;
-	int r;
+	unsigned level = in->json.depth - is_container(v);
 
-	if (v->kind != JSON_T_ARR)
-		return json_skip(j, v, NULL);
-	while ((r = json_element(j, &e)) > 0) {
-		r = e.kind == JSON_T_OBJ ? canonical_message(j, &w->text) : json_skip(j, &e, NULL);
-		if (r)
-			return r;
-	}
-	return r;
+	if (level == 1 && in->json.stack[1] == JSON_T_OBJ)
+		return v->kind == JSON_T_KEY ? member_key(in, v) : member_value(in, v);
+	if (in->member == PROMPT && in->kind == API_COMPLETIONS && level == 2)
+		return prompt_item(in, v);
+	if (in->member != MESSAGES || in->kind != API_CHAT || level < 2 || in->json.stack[2] != JSON_T_ARR)
+		return 0;
+	if (level == 2 && v->kind == JSON_T_OBJ)
+		return put(in, MARK_MESSAGE, 1);
+	if (level == 3 && in->json.stack[3] == JSON_T_OBJ)
+		return message_member(in, v);
+	return 0;
 }
 
-static int read_member(struct json *j, const struct json_val *k, const struct json_val *v, enum api_kind kind,
-		       struct worker *w, struct inspection *in)
+void inspection_feed(struct inspection *in, struct str body, bool whole)
 {
-	if (is_forbidden(k, v, in->forbidden))
-		return json_skip(j, v, NULL);
-	if (json_str_is(k, STR("model"))) {
-		copy_short(v, in->model, sizeof(in->model), &w->text);
-	} else if (json_str_is(k, STR("cache_salt"))) {
-		copy_short(v, in->salt, sizeof(in->salt), &w->text);
-	} else if (json_str_is(k, STR("stream"))) {
-		in->stream = v->kind == JSON_T_TRUE;
-	} else if (json_str_is(k, STR("add_special_tokens"))) {
-		in->special = v->kind != JSON_T_FALSE;
-	} else if (kind == API_COMPLETIONS && json_str_is(k, STR("prompt"))) {
-		w->text.len = w->text.off;
-		in->ids = false;
-		in->ids_raw = (struct str){ NULL, 0 };
-		in->exact = true;
-		return read_prompt(j, v, w, in);
-	} else if (kind == API_CHAT && json_str_is(k, STR("messages"))) {
-		w->text.len = w->text.off;
-		return read_messages(j, v, w);
-	}
-	return json_skip(j, v, NULL);
-}
+	struct json_val v;
+	int r = in->err;
 
-void inspect(struct worker *w, enum api_kind kind, struct str body, bool whole, struct inspection *ret)
-{
-	struct json_val k, v;
-	struct json j;
-	int r;
-
-	*ret = (struct inspection){ .special = true };
-	w->text.off = w->text.len = 0;
-	if (body.n == 0) {
-		ret->opaque = true;
-		ret->why = STATS_OPAQUE_KIND;
+	if (r)
 		return;
+	json_feed(&in->json, body, whole);
+	while (r == 0 && (r = json_next(&in->json, &v)) > 0) {
+		r = take(in, &v);
+		if (v.kind == JSON_T_STR)
+			in->lone |= v.lone;
+		if (r == 0 && in->prompt.text.len - in->prompt.hash.bytes >= HASH_AT)
+			r = prompt_hash(in->w, &in->prompt);
 	}
-	json_init(&j, body);
-	r = json_value(&j, &v);
-	if (r == 0 && v.kind == JSON_T_OBJ) {
-		while ((r = json_member(&j, &k, &v)) > 0) {
-			r = read_member(&j, &k, &v, kind, w, ret);
-			if (r)
-				break;
-		}
-		if (r == 0)
-			r = json_end(&j);
-	}
-	ret->whole = r == 0 && whole;
-	ret->text = buf_str(&w->text);
-	ret->opaque = ret->text.n == 0 && !ret->ids;
-	ret->why = kind == API_OTHER ? STATS_OPAQUE_KIND
-		   : !whole	     ? STATS_OPAQUE_PARTIAL
-		   : r		     ? STATS_OPAQUE_JSON
-				     : STATS_OPAQUE_KIND;
-	if (r) /* a part of a text, or text behind an error, is no prefix to trust */
-		ret->opaque = true;
+	if (r == 0 && in->prompt.text.len > in->prompt.hash.bytes)
+		r = prompt_hash(in->w, &in->prompt);
+	in->err = r;
+	in->whole = r == 0 && whole;
+	if (r) /* a text behind an error is no prefix to trust */
+		inspection_forget_text(in);
 }
 
-int inspect_ids(struct worker *w, const struct vocab *v, struct inspection *in)
+void inspection_judge(struct inspection *in)
+{
+	bool text = in->prompt.text.len > in->prompt.prefix;
+
+	in->opaque = !in->whole || in->lone || (!text && !in->ids);
+	in->why = in->kind == API_OTHER || in->json.n == 0 ? STATS_OPAQUE_KIND
+		  : in->err				   ? STATS_OPAQUE_JSON
+		  : !in->whole				   ? STATS_OPAQUE_PARTIAL
+							   : STATS_OPAQUE_KIND;
+}
+
+int inspection_read_ids(struct inspection *in, const struct vocab *v)
 {
 	struct json_val e;
 	struct json j;
@@ -246,8 +275,10 @@ int inspect_ids(struct worker *w, const struct vocab *v, struct inspection *in)
 	uint64_t n;
 	int r;
 
-	w->text.off = w->text.len = 0;
-	json_init(&j, in->ids_raw);
+	r = prompt_start(in->w, &in->prompt, (struct str){ NULL, 0 }, 4 * (in->ids_to - in->ids_from));
+	if (r)
+		return r;
+	json_init(&j, (struct str){ in->json.text + in->ids_from, in->ids_to - in->ids_from });
 	r = json_value(&j, &e);
 	if (r)
 		return r;
@@ -256,11 +287,10 @@ int inspect_ids(struct worker *w, const struct vocab *v, struct inspection *in)
 		if (r || n > UINT32_MAX)
 			return -ERANGE;
 		id = (uint32_t)n;
-		r = vocab_text(v, &id, 1, &w->text);
+		r = vocab_text(v, &id, 1, &in->prompt.text);
 		if (r)
 			return r;
 		in->id_count++;
 	}
-	in->text = buf_str(&w->text);
-	return r;
+	return r ? r : prompt_hash(in->w, &in->prompt);
 }

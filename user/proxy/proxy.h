@@ -5,7 +5,9 @@
  *   worker.c    a thread: listeners, loop, scratch, start and drain
  *   client.c    a client's connection: heads, bodies, pipelining, the answer's bytes
  *   request.c   one request's life: admission, dispatch, retries, its end
- *   inspect.c   what a body says: model, prompt, salt, fields that may not pass
+ *   api.c       which paths are a client's
+ *   inspect.c   what a body says, while it arrives: model, prompt, salt, fields that may not pass
+ *   prompt.c    the prompt's text and its hashes
  *   decide.c    candidates, match, pick, explain record
  *   upstream.c  a pod's connection and the pool of idle ones
  *   relay.c     the answer's carrier that always works

@@ -15,6 +15,7 @@
 #include "base/rand.h"
 #include "base/time.h"
 #include "http/http.h"
+#include "http/json.h"
 #include "http/sse.h"
 #include "loop/loop.h"
 #include "net/net.h"
@@ -27,7 +28,8 @@
 #define LINGER_BYTES   (64u << 20)
 #define POOL_IDLE_MAX  (4 * NS_PER_S) /* uvicorn closes after 5 s */
 #define POOL_PER_POD   256
-#define TURN_BYTES     (2u << 20) /* per connection and turn: a bulk answer does not starve the others */
+#define PIECE	       (128 * 1024)	/* of a body that is received and read at once */
+#define TURN_BYTES     (2u << 20)  /* per connection and turn: a bulk answer does not starve the others */
 #define MATCH_HITS_MAX 512
 
 struct worker;
@@ -78,6 +80,13 @@ enum body_state { BODY_MORE, BODY_DONE };
 
 enum api_kind { API_OTHER, API_COMPLETIONS, API_CHAT };
 
+/* The text that an engine will tokenize, and its prefixes' hashes. */
+struct prompt {
+	struct buf text;
+	struct index_text hash; /* of the text's first hash.bytes; owns hash.at */
+	uint32_t prefix;	/* bytes at the front that are the vocabulary's, not the request's */
+};
+
 /* A leg to try. */
 struct leg {
 	struct pod *pod; /* a reference */
@@ -109,6 +118,7 @@ struct request {
 	uint64_t body_left;  /* HTTP_LENGTH: not received yet */
 	uint64_t body_bytes; /* received */
 	struct http_chunks chunks;
+	struct inspection *in;	     /* until the body has been read and is decided on */
 	size_t head_sent, body_sent; /* of <head>, of <body> */
 	int64_t memory;		     /* what of sh->memory it holds */
 
@@ -161,13 +171,12 @@ struct worker {
 	struct pod_idle *idle;
 	unsigned nidle;
 	struct sched_state *sched; /* per pool */
+	struct prompt spare;	   /* memory of the last prompt for the next */
 	/* scratch, valid during one call */
 	char *rx;
 	uint64_t slim_reqs; /* requests there had been when worker_slim last looked */
 	struct http_head head;
-	struct buf text, plain;
-	uint64_t *at;
-	uint32_t at_cap;
+	struct buf plain;
 	struct index_hit *hits;
 	struct sched_row *rows;
 	uint32_t *row_blocks;
@@ -213,25 +222,51 @@ void request_refuse(struct request *r, enum stats_id why, unsigned status, const
 void request_end(struct request *r, const char *end, enum stats_id how);
 void request_abort(struct request *r); /* the client is gone */
 
-/* inspect.c */
-struct inspection {
-	bool whole;	      /* all of the body was there and is JSON */
-	bool stream, special; /* special: the engine adds its special tokens */
-	bool exact;	      /* <text> is what the engine tokenizes; else a canonical form of it */
-	bool opaque;	      /* no text */
-	enum stats_id why;    /* opaque: the counter that says why */
-	char forbidden[32];   /* a member that clients may not set, "" */
-	char model[128], salt[128];
-	struct str text; /* in the worker's scratch */
-	/* token-id prompts: turned into text once the pool's vocabulary is known */
-	bool ids;
-	struct str ids_raw; /* the JSON array */
-	uint32_t id_count;
-};
-void inspect(struct worker *w, enum api_kind kind, struct str body, bool whole, struct inspection *ret);
-int inspect_ids(struct worker *w, const struct vocab *v, struct inspection *in); /* 0, -ERANGE: an unknown id */
+/* api.c */
 enum api_kind api_kind_of(const char *path);
 bool api_path_allowed(const struct config_listener *ls, const char *path);
+
+/* prompt.c. 0 or -ENOMEM, -ENOSPC. */
+int prompt_start(struct worker *w, struct prompt *p, struct str prefix, size_t expect); /* empty but for <prefix> */
+int prompt_hash(struct worker *w, struct prompt *p);					/* what text has more by now */
+int prompt_set_prefix(struct worker *w, struct prompt *p, struct str prefix); /* instead of the one there is */
+void prompt_end(struct worker *w, struct prompt *p);			      /* gives its memory back */
+void prompt_forget_spare(struct worker *w);
+size_t prompt_memory(const struct prompt *p);
+
+/* inspect.c: what a body says, read while it arrives. */
+struct inspection {
+	bool whole;   /* all of the body was there and is JSON */
+	bool special; /* the engine adds its special tokens */
+	bool exact;   /* the text is what the engine tokenizes; else a canonical form of it */
+	bool opaque;  /* no text (set by inspection_judge) */
+	bool ids;     /* a prompt of token ids: text once the pool's vocabulary is known */
+	bool lone;    /* the text has a surrogate without its other half: no engine takes it */
+	bool no_text; /* only looked through for what may not pass */
+	uint8_t member;
+	enum stats_id why;     /* opaque: the counter that says why */
+	const char *forbidden; /* a member that clients may not set, or NULL */
+	char model[128], salt[128];
+	struct prompt prompt;
+	uint32_t id_count;
+	/* private */
+	struct worker *w;
+	enum api_kind kind;
+	int err;
+	const char *name;
+	size_t expect, ids_from, ids_to, raw_from;
+	uint32_t items;
+	struct json json;
+};
+/* <expect>: bytes that the body announces. NULL: ENOMEM. */
+struct inspection *inspection_new(struct worker *w, enum api_kind kind, uint64_t expect);
+void inspection_free(struct inspection *in);
+/* All of the body that has come, wherever it lies by now. */
+void inspection_feed(struct inspection *in, struct str body, bool whole);
+void inspection_judge(struct inspection *in); /* what was fed is what is decided on */
+/* The text of a token-id prompt; the body that was fed last is still there. 0, -ERANGE: an unknown id, -ENOMEM. */
+int inspection_read_ids(struct inspection *in, const struct vocab *v);
+void inspection_forget_text(struct inspection *in);
 
 /* decide.c: fills legs[] and the explain record. 0, or the status to refuse with. */
 struct refusal {
@@ -239,7 +274,7 @@ struct refusal {
 	const char *type;
 	char message[256];
 };
-int decide(struct request *r, struct inspection *in, struct refusal *no);
+int decide(struct request *r, struct refusal *no);
 
 /* upstream.c */
 struct upstream *upstream_get(struct worker *w, struct pod *p, bool fresh); /* NULL and errno */

@@ -129,6 +129,7 @@ int request_new(struct client *c, struct str head)
 	struct http_head *h = &w->head;
 	const char *why = NULL;
 	char path[2048];
+	enum api_kind kind;
 	struct request *r;
 	bool own_id;
 	int e;
@@ -154,7 +155,14 @@ int request_new(struct client *c, struct str head)
 	r = calloc(1, sizeof(*r));
 	if (r)
 		r->d = calloc(1, DECISION_SIZE);
-	if (!r || !r->d) {
+	kind = str_ieq(h->method, STR("POST")) ? api_kind_of(path) : API_OTHER;
+	if (r)
+		r->in = inspection_new(w, kind, h->framing == HTTP_LENGTH ? h->length : 0);
+	if (!r || !r->d || !r->in) {
+		if (r) {
+			inspection_free(r->in);
+			free(r->d);
+		}
 		free(r);
 		client_close(c, true);
 		return -EPIPE;
@@ -162,7 +170,7 @@ int request_new(struct client *c, struct str head)
 	r->c = c;
 	r->arrived_ns = r->last_ns = loop_now(w->loop);
 	r->d->wall_ns = time_wall();
-	r->kind = str_ieq(h->method, STR("POST")) ? api_kind_of(path) : API_OTHER;
+	r->kind = kind;
 	r->head_method = str_eq(h->method, STR("HEAD"));
 	r->minor_10 = h->minor == 0;
 	r->keep_alive = h->keep_alive;
@@ -202,7 +210,7 @@ int request_new(struct client *c, struct str head)
 
 static void settle_memory(struct request *r)
 {
-	int64_t now = (int64_t)(r->body.cap + r->plain.cap);
+	int64_t now = (int64_t)(r->body.cap + r->plain.cap + (r->in ? prompt_memory(&r->in->prompt) : 0));
 	int64_t d = now - r->memory;
 
 	if (d) {
@@ -225,6 +233,24 @@ static void plain_data(void *arg, const char *p, size_t n)
 	buf_put(&r->plain, p, n); /* a failure shows as a short body at the end */
 }
 
+static void refuse_member(struct request *r)
+{
+	char m[160];
+
+	snprintf(m, sizeof(m), "The member \"%s\" names hosts and may only be set by the gateway.", r->in->forbidden);
+	request_refuse(r, STATS_REFUSED_FIELD, 400, "invalid_request_error", m);
+}
+
+/* Nothing more is to be learned from the body. */
+static void read_off(struct request *r)
+{
+	inspection_free(r->in);
+	r->in = NULL;
+	buf_free(&r->plain);
+	r->vetted = true;
+	settle_memory(r);
+}
+
 static void body_whole(struct request *r)
 {
 	r->body_state = BODY_DONE;
@@ -232,18 +258,11 @@ static void body_whole(struct request *r)
 		request_ready(r);
 		return;
 	}
-	if (!r->vetted) {
-		struct inspection in;
-
-		inspect(r->c->w, r->kind, r->framing == HTTP_CHUNKED ? buf_str(&r->plain) : buf_str(&r->body), true,
-			&in);
-		if (in.forbidden[0] && !r->opaque) {
-			request_refuse(r, STATS_REFUSED_FIELD, 400, "invalid_request_error",
-				       "The body has a member that only the gateway may set.");
-			return;
-		}
-		r->vetted = true;
+	if (r->in && r->in->forbidden) {
+		refuse_member(r);
+		return;
 	}
+	read_off(r);
 	request_send(r);
 }
 
@@ -281,6 +300,8 @@ size_t request_body_feed(struct request *r, const char *p, size_t n)
 		goto memory;
 	else if (p == r->body.mem + r->body.len)
 		buf_commit(&r->body, take);
+	if (r->in && !r->opaque)
+		inspection_feed(r->in, buf_str(r->framing == HTTP_CHUNKED ? &r->plain : &r->body), done);
 	if (over_memory(r))
 		goto memory;
 	r->last_ns = loop_now(w->loop);
@@ -319,9 +340,11 @@ void request_body_read(struct request *r)
 		if (r->decided && buf_len(&r->body) - r->body_sent > UNSENT_HIGH)
 			return; /* the pod is slow: so is the client */
 		if (direct) {
-			/* All of it at once, so that a long body is received where it stays. */
-			want = r->body_left < (4u << 20) ? (size_t)r->body_left : (4u << 20);
-			to = buf_room(&r->body, want);
+			/* A long body is received where it stays, in pieces that are read while they are near. */
+			size_t all = r->body_left < (4u << 20) ? (size_t)r->body_left : (4u << 20);
+
+			want = all < PIECE ? all : PIECE;
+			to = buf_room(&r->body, all);
 			if (!to) {
 				request_refuse(r, STATS_REFUSED_MEMORY, 503, "overloaded_error",
 					       "The gateway is out of memory.");
@@ -364,30 +387,22 @@ void request_body_read(struct request *r)
 void request_ready(struct request *r)
 {
 	struct worker *w = r->c->w;
-	struct inspection in = { 0 };
+	struct inspection *in = r->in;
 	struct refusal no;
-	struct str body;
 	uint64_t t0 = time_mono();
 	int status;
 
-	body = r->framing == HTTP_CHUNKED ? buf_str(&r->plain) : buf_str(&r->body);
+	inspection_judge(in);
 	if (r->opaque) {
-		in.opaque = true;
-		in.why = STATS_OPAQUE_ENCODING;
-	} else {
-		inspect(w, r->kind, body, r->body_state == BODY_DONE, &in);
+		in->opaque = true;
+		in->why = STATS_OPAQUE_ENCODING;
 	}
-	if (in.forbidden[0]) {
-		char m[160];
-
-		snprintf(m, sizeof(m), "The member \"%s\" names hosts and may only be set by the gateway.",
-			 in.forbidden);
-		request_refuse(r, STATS_REFUSED_FIELD, 400, "invalid_request_error", m);
+	if (in->forbidden) {
+		refuse_member(r);
 		return;
 	}
 	r->decided = true;
-	r->vetted = r->body_state == BODY_DONE;
-	status = decide(r, &in, &no);
+	status = decide(r, &no);
 	r->d->decide_ns = time_mono() - t0;
 	stats_add(w->st, STATS_DECISION_NS, r->d->decide_ns);
 	stats_hist_add(&w->sh->decision[w->id], r->d->decide_ns);
@@ -395,8 +410,10 @@ void request_ready(struct request *r)
 		request_refuse(r, no.why, (unsigned)status, no.type, no.message);
 		return;
 	}
-	if (r->vetted)
-		buf_free(&r->plain);
+	if (r->body_state == BODY_DONE)
+		read_off(r);
+	else
+		inspection_forget_text(in);
 	r->d = decision_trim(r->d);
 	decision_log(r->d);
 	request_dispatch(r);
@@ -488,7 +505,7 @@ void request_send(struct request *r)
 			n -= (ssize_t)k;
 		}
 		r->body_sent += (size_t)n;
-		if (r->resp_head && r->body_sent) { /* no other leg any more: forget what is sent */
+		if (r->resp_head && r->vetted && r->body_sent) { /* no other leg any more: forget what is sent */
 			buf_consume(&r->body, r->body_sent);
 			r->body_sent = 0;
 		}
@@ -694,6 +711,8 @@ void request_end(struct request *r, const char *end, enum stats_id how)
 		pod_unref(r->legs[i].pod);
 	free(d);
 	r->d = NULL;
+	inspection_free(r->in);
+	r->in = NULL;
 	buf_free(&r->head);
 	buf_free(&r->body);
 	buf_free(&r->plain);

@@ -42,11 +42,8 @@ void worker_slim(struct worker *w)
 	w->slim_reqs = reqs;
 	if (busy)
 		return;
-	buf_free(&w->text);
 	buf_free(&w->plain);
-	free(w->at);
-	w->at = NULL;
-	w->at_cap = 0;
+	prompt_forget_spare(w);
 }
 
 static void *worker_main(void *arg)
@@ -152,9 +149,8 @@ static void worker_cleanup(struct worker *w)
 	free(w->rows);
 	free(w->row_blocks);
 	free(w->sched);
-	free(w->at);
-	buf_free(&w->text);
 	buf_free(&w->plain);
+	prompt_forget_spare(w);
 }
 
 static void drain_run(struct loop_post *p)
