@@ -145,7 +145,7 @@ static void pod_changed(void *arg, struct pod *p)
 			events_invalidate(a->events, p, "the engine sleeps");
 		a->process_start[h] = start;
 	}
-	if (p->spec.events[0])
+	if (p->spec.events[0] && p->nmodels)
 		events_rebase(a->events, p, agent_base_name(a, p));
 	loop_defer(a->loop, &a->publish);
 }
@@ -215,6 +215,9 @@ static int start_sources(struct agent *a)
 	if (!a->events)
 		return -errno;
 	a->shared.events = a->events;
+	for (unsigned i = 0; i < a->cfg->npools; i++)
+		if (events_key_file(a->events, i, a->cfg->pools[i].api_key_file))
+			return -ENOMEM;
 	a->scrape = scrape_start(a->loop, a->cfg, &a->stats[a->workers], (struct scrape_sink){ pod_changed, a });
 	if (!a->scrape)
 		return -errno;

@@ -39,11 +39,29 @@ static int tier_of(struct str medium)
 	return -ENOENT;
 }
 
+/* Full attention has the largest window. Until it is seen a smaller one passes for it, and is then taken back. */
+static bool window_is_main(struct stream *s, const struct kv_event *e)
+{
+	if (e->window > s->window) {
+		if (s->window)
+			index_clear(s->f->e->x, s->holder);
+		s->window = e->window;
+		s->window_group = -1;
+	}
+	if (e->window < s->window)
+		return false;
+	if (e->has_group && s->window_group < 0)
+		s->window_group = e->group;
+	return !e->has_group || e->group == s->window_group;
+}
+
 /* Is the event about the group that is indexed? */
 static bool group_is_main(struct stream *s, const struct kv_event *e)
 {
 	uint64_t bit;
 
+	if (e->window)
+		return window_is_main(s, e);
 	if (!e->has_group)
 		return !e->kind.p || kv_kind_is_main(e->kind);
 	if (e->group < 0 || e->group > 63)
@@ -201,7 +219,11 @@ static void removed(struct applying *a, const struct kv_event *e)
 	if (tier < 0)
 		return;
 	stats_inc(ev->st, STATS_EVENT_REMOVED);
-	index_remove(ev->x, s->holder, e->hashes, e->nhashes, (enum index_tier)tier);
+	if (!e->everywhere)
+		index_remove(ev->x, s->holder, e->hashes, e->nhashes, (enum index_tier)tier);
+	for (tier = TIER_GPU; e->everywhere && tier < TIER_N; tier++)
+		while (index_remove(ev->x, s->holder, e->hashes, e->nhashes, (enum index_tier)tier))
+			;
 }
 
 static void cleared(struct applying *a, const struct kv_event *e)
@@ -210,6 +232,8 @@ static void cleared(struct applying *a, const struct kv_event *e)
 	int tier = tier_of(e->medium);
 
 	stats_inc(s->f->e->st, STATS_EVENT_CLEARED);
+	if (e->window)
+		(void)window_is_main(s, e);
 	if (e->medium.p && tier >= 0) {
 		index_clear_tier(s->f->e->x, s->holder, (enum index_tier)tier);
 		return;
@@ -243,9 +267,12 @@ unsigned stream_apply(struct stream *s, const void *payload, size_t len)
 	struct applying a = { .s = s };
 	struct kv_batch_info info;
 	struct stats *st = s->f->e->st;
+	int r = s->f->http ? trt_decode(&s->trt, (struct str){ payload, len }, &info, event, &a)
+			   : kv_decode(payload, len, &info, event, &a);
 
-	if (kv_decode(payload, len, &info, event, &a))
+	if (r)
 		stats_inc(st, STATS_EVENT_BAD_BATCH);
+	stats_add(st, STATS_EVENT_PARTIAL, info.partial_blocks);
 	stats_add(st, STATS_EVENT_BAD, info.bad_events);
 	stats_add(st, STATS_EVENT_SKIPPED, info.unknown_events);
 	s->f->e->active = true;

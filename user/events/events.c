@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <zmq.h>
 
 #include "base/time.h"
@@ -46,6 +47,8 @@ static struct follow *follow_find(struct events *e, const struct pod *p)
 
 static void follow_free(struct follow *f)
 {
+	if (f->http)
+		poll_unfollow(f);
 	for (unsigned i = 0; i < f->nranks; i++) {
 		zmq_unfollow(&f->s[i]);
 		stream_fini(&f->s[i]);
@@ -86,20 +89,25 @@ static void follow_new(struct post *q)
 	for (unsigned i = 0; i < n; i++)
 		stream_init(&f->s[i], f, i);
 	/* A stream that cannot be opened (its end point is no such thing) stays down: the pod is never live. */
-	for (unsigned i = 0; i < n; i++)
+	f->http = poll_is(f->events);
+	if (f->http)
+		poll_follow(f);
+	for (unsigned i = 0; !f->http && i < n; i++)
 		(void)zmq_follow(&f->s[i]);
 	follow_publish(f);
 }
 
 static void follow_rebase(struct follow *f, struct post *q)
 {
-	if (!strcmp(f->base, q->base))
-		return;
-	free(f->base);
-	f->base = q->base;
-	q->base = NULL;
-	for (unsigned i = 0; i < f->nranks; i++)
-		stream_rebuild(&f->s[i]);
+	if (strcmp(f->base, q->base) != 0) {
+		free(f->base);
+		f->base = q->base;
+		q->base = NULL;
+		for (unsigned i = 0; i < f->nranks; i++)
+			stream_rebuild(&f->s[i]);
+	}
+	if (f->http)
+		poll_known(f);
 }
 
 static void guess(struct events *e, const struct events_guess *g)
@@ -229,6 +237,28 @@ static int post_named(struct events *e, enum op op, struct pod *p, struct vocab 
 	return 0;
 }
 
+int events_key_file(struct events *e, unsigned pool, const char *file)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&e->keys_lock);
+	if (pool >= e->nkeys) {
+		struct fetch_key *k = realloc(e->keys, (pool + 1) * sizeof(*k));
+
+		if (!k) {
+			r = -ENOMEM;
+		} else {
+			memset(k + e->nkeys, 0, (pool + 1 - e->nkeys) * sizeof(*k));
+			e->keys = k;
+			e->nkeys = pool + 1;
+		}
+	}
+	if (!r)
+		e->keys[pool].file = file;
+	pthread_mutex_unlock(&e->keys_lock);
+	return r;
+}
+
 int events_add(struct events *e, struct pod *p, struct vocab *v, const char *base)
 {
 	return post_named(e, OP_ADD, p, v, base);
@@ -305,6 +335,7 @@ struct events *events_start_timed(struct kvindex *x, struct stats *st, const str
 	e->x = x;
 	e->st = st;
 	e->timing = *timing;
+	pthread_mutex_init(&e->keys_lock, NULL);
 	list_init(&e->pods);
 	loop_timer_init(&e->tick, tick);
 	loop_timer_init(&e->nap, nap_over);
@@ -316,6 +347,11 @@ struct events *events_start_timed(struct kvindex *x, struct stats *st, const str
 	if (!e->zmq)
 		goto no_zmq;
 	zmq_ctx_set(e->zmq, ZMQ_MAX_SOCKETS, SOCKETS_MAX);
+	e->fetch = fetch_new(e->loop);
+	if (!e->fetch) {
+		r = -errno;
+		goto no_thread;
+	}
 	r = loop_timer_set(e->loop, &e->tick, time_mono() + TICK_IDLE_NS);
 	if (r)
 		goto no_thread;
@@ -327,6 +363,7 @@ struct events *events_start_timed(struct kvindex *x, struct stats *st, const str
 	if (!r)
 		return e;
 no_thread:
+	fetch_free(e->fetch);
 	errno = -r;
 	zmq_ctx_term(e->zmq);
 no_zmq:
@@ -346,6 +383,9 @@ struct events *events_start(struct kvindex *x, struct stats *st)
 		.idle_ns = 2 * NS_PER_S,
 		.total_ns = 120 * NS_PER_S,
 		.cooldown_ns = 30 * NS_PER_S,
+		.poll_ns = 100 * NS_PER_MS,
+		.timeout_ns = 10 * NS_PER_S,
+		.unknown_ns = 10 * NS_PER_S,
 	};
 
 	return events_start_timed(x, st, &timing);
@@ -365,7 +405,10 @@ void events_stop(struct events *e)
 		follow_free(container_of(it, struct follow, link));
 	loop_timer_del(e->loop, &e->tick);
 	zmq_ctx_term(e->zmq);
+	fetch_free(e->fetch);
 	loop_free(e->loop);
+	pthread_mutex_destroy(&e->keys_lock);
+	free(e->keys);
 	buf_free(&e->text);
 	free(e->ends);
 	free(e);

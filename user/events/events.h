@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What is cached where: KV events of the engines over ZeroMQ, decoded and put into the index. This module's thread is
- * the index's one writer; speculation by the workers reaches it as posts.
+ * What is cached where: KV events of the engines, over ZeroMQ or (TensorRT-LLM) HTTP, decoded and put into the index.
+ * This module's thread is the index's one writer; speculation by the workers reaches it as posts.
  *
  * Formats and their variants: docs/internals/events.md.
  */
@@ -21,8 +21,13 @@ struct events;
 /* Starts the thread. <st> is its own shard. NULL and errno. */
 struct events *events_start(struct kvindex *x, struct stats *st);
 void events_stop(struct events *e);
+/* Before the first pod of <pool> is added: the key for its pods' HTTP. <file> (NULL: none) lives as long as <e>. 0 or
+ * -ENOMEM. */
+int events_key_file(struct events *e, unsigned pool, const char *file);
 
-/* Control thread. Follow a pod's events (spec.events, spec.replay; one subscription per rank). <v> may be NULL: events
+/* Control thread. Follow a pod's events (spec.events, spec.replay; one subscription per rank). Where spec.events is an
+ * http:// URL they are polled there: the answer empties the engine's buffer, so it is not asked before events_rebase
+ * has told the name for sure, or 10 s are over. <v> may be NULL: events
  * are counted and ignored, the pod stays approximate. <base> (copied) names the namespace of what is not a LoRA
  * adapter's; it must be the string that the request side uses: pod->model_root, else the first of pod->models, else "".
  * Takes references; asynchronous. When the spec or the vocabulary changes: remove and add. */
@@ -73,12 +78,15 @@ struct kv_event {
 	struct str extra[KV_EXTRA_MAX];
 	uint32_t extra_at[KV_EXTRA_MAX];
 	struct str salt; /* a field of its own (SGLang); belongs to the whole chain */
+	uint32_t window; /* attention window of the cache it is in; 0: not told. The largest is the whole prefix */
+	bool everywhere; /* KV_REMOVED: from every medium, however often it was stored */
 };
 
 struct kv_batch_info {
 	double ts;
 	int64_t rank;			     /* -1: nil or absent */
 	unsigned bad_events, unknown_events; /* both skipped */
+	unsigned partial_blocks;	     /* left out: only full ones are told */
 };
 
 /* Decode one payload (frame 3). Calls <event> for each event in order; pointers live during the call. 0; -EBADMSG for a
@@ -87,5 +95,16 @@ struct kv_batch_info {
  * ntokens is nhashes * block_size, except in events of cache groups, which the reader may have to leave out. */
 int kv_decode(const void *payload, size_t len, struct kv_batch_info *info,
 	      void (*event)(void *arg, const struct kv_event *e), void *arg);
+
+/* TensorRT-LLM's JSON. An answer: calls <one> for each event with its number, its data-parallel rank and its text, in
+ * order. 0; -EBADMSG for what is no list or is cut off, without a call. <ret_bad>: elements that are no events. */
+int trt_poll(struct str body, void (*one)(void *arg, uint64_t id, uint64_t rank, struct str text), void *arg,
+	     unsigned *ret_bad);
+/* One event's text into at most a few calls of <event>: as kv_decode. <st> is the stream's, zeroed at first. */
+struct trt_state {
+	uint32_t block; /* tokens of a full block, as far as seen */
+};
+int trt_decode(struct trt_state *st, struct str text, struct kv_batch_info *info,
+	       void (*event)(void *arg, const struct kv_event *e), void *arg);
 
 #endif

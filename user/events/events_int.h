@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Private to events/: a pod that is followed (struct follow) has one stream per data-parallel rank. zmq.c moves frames,
- * follow.c decides what they mean for the sequence, apply.c puts batches into the index, events.c is the thread.
+ * poll.c asks over HTTP, follow.c decides what they mean for the sequence, apply.c puts batches into the index,
+ * events.c is the thread.
  */
 #ifndef KVS_EVENTS_EVENTS_INT_H
 #define KVS_EVENTS_EVENTS_INT_H
@@ -10,6 +11,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "events/events.h"
+#include "fetch/fetch.h"
 #include "loop/loop.h"
 
 #define RECENT 256 /* batches by whose contents a repetition is told from a restart */
@@ -20,6 +22,9 @@ struct events_timing {
 	uint64_t idle_ns;     /* a replay that is silent for so long has failed */
 	uint64_t total_ns;    /* and one that takes so long */
 	uint64_t cooldown_ns; /* before the replay socket is tried again after a failure */
+	uint64_t poll_ns;     /* HTTP: from an answer to the next question */
+	uint64_t timeout_ns;  /* HTTP: for an answer. Servers gather for up to 2 s before they give one */
+	uint64_t unknown_ns;  /* HTTP: how long the base name is waited for */
 };
 
 struct events {
@@ -27,6 +32,11 @@ struct events {
 	struct stats *st;
 	struct loop *loop;
 	void *zmq;
+	struct fetch *fetch;
+	unsigned npolls;
+	pthread_mutex_t keys_lock;
+	struct fetch_key *keys; /* by pool */
+	unsigned nkeys;
 	pthread_t thread;
 	struct events_timing timing;
 	struct list pods; /* struct follow */
@@ -59,6 +69,9 @@ struct stream {
 	uint16_t holder;
 	struct zsock sub, mon, replay;
 	uint64_t group_main, group_other; /* bits: kinds learned of cache groups 0 … 63 */
+	uint32_t window;		  /* the largest seen: that of the blocks that are indexed */
+	int64_t window_group;		  /* and the first group that had it; -1: none has told */
+	struct trt_state trt;
 
 	bool connected, ever;
 	bool have; /* cursor is valid */
@@ -80,6 +93,16 @@ struct stream {
 	uint64_t recent[RECENT]; /* hash of the payload of sequence number i, at i % RECENT */
 };
 
+/* The questions to a pod whose events come over HTTP. One answer holds those of all ranks. */
+struct poll {
+	struct fetch_ask ask;
+	struct loop_timer due;
+	bool known; /* the base name: it may be asked */
+	bool post;  /* the method that the server takes, as far as known */
+	bool other; /* the last answer was that it takes the other one */
+	unsigned fails;
+};
+
 struct follow {
 	struct list link;
 	struct events *e;
@@ -87,6 +110,8 @@ struct follow {
 	struct vocab *vocab;
 	char *base;
 	char events[128], replay[128]; /* copies: the pod's spec is the control thread's */
+	bool http;
+	struct poll poll;
 	unsigned nranks;
 	struct stream s[];
 };
@@ -111,6 +136,12 @@ void follow_publish(struct follow *f);
 /* --- apply.c --- */
 /* Put a batch into the index. Returns how many of its blocks hung on an unknown parent. */
 unsigned stream_apply(struct stream *s, const void *payload, size_t len);
+
+/* --- poll.c --- */
+bool poll_is(const char *events); /* is it an HTTP end point? */
+void poll_follow(struct follow *f);
+void poll_unfollow(struct follow *f);
+void poll_known(struct follow *f); /* the base name is */
 
 /* --- zmq.c --- */
 int zmq_follow(struct stream *s); /* open, subscribe, watch */

@@ -55,7 +55,7 @@ void follow_publish(struct follow *f)
 
 	for (unsigned i = 0; i < f->nranks; i++) {
 		stale |= f->s[i].stale != 0;
-		live &= f->s[i].connected && !f->s[i].replaying && !f->s[i].stale;
+		live &= f->s[i].connected && !f->s[i].replaying && !f->s[i].stale && (!f->http || f->s[i].have);
 	}
 	atomic_store(&f->pod->index_stale, stale);
 	atomic_store(&f->pod->index_live, live);
@@ -160,6 +160,9 @@ void stream_rebuild(struct stream *s)
 static void restarted(struct stream *s)
 {
 	count(s, STATS_EVENT_RESTART);
+	s->window = 0;
+	s->window_group = -1;
+	s->trt = (struct trt_state){ 0 };
 	stream_rebuild(s);
 }
 
@@ -270,8 +273,9 @@ static void live(struct stream *s, uint64_t seq, const void *payload, size_t len
 	}
 	if (s->have && seq <= s->cursor) {
 		bool recent = s->cursor - seq < RECENT;
+		bool same = recent ? s->recent[seq % RECENT] == hash_bytes(payload, len, seq) : was_held;
 
-		if (recent ? s->recent[seq % RECENT] == hash_bytes(payload, len, seq) : was_held) {
+		if (same && !s->f->http) { /* over HTTP nothing is told twice */
 			count(s, STATS_EVENT_DUP);
 			return;
 		}
@@ -368,7 +372,7 @@ void stream_invalidate(struct stream *s)
 
 void stream_init(struct stream *s, struct follow *f, unsigned rank)
 {
-	*s = (struct stream){ .f = f, .rank = rank, .holder = f->pod->holder[rank] };
+	*s = (struct stream){ .f = f, .rank = rank, .holder = f->pod->holder[rank], .window_group = -1 };
 	list_init(&s->held);
 	list_init(&s->sub.more.link);
 	list_init(&s->mon.more.link);

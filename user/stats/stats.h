@@ -69,10 +69,13 @@
 	X(EVENT_GROUP, "kv_events_dropped_total", "reason=\"cache_group\"", "")                                  \
 	X(EVENT_MEDIUM, "kv_events_dropped_total", "reason=\"unknown_medium\"", "")                              \
 	X(EVENT_TOKEN, "kv_events_dropped_total", "reason=\"unknown_token\"", "")                                \
+	X(EVENT_PARTIAL, "kv_events_dropped_total", "reason=\"partial_block\"", "")                              \
 	X(EVENT_GAP, "kv_event_gaps_total", "", "Gaps in a pod's event sequence")                                \
 	X(EVENT_RESTART, "kv_event_restarts_total", "", "Engine restarts seen in the event sequence")            \
 	X(EVENT_REPLAY, "kv_event_replays_total", "result=\"ok\"", "Replays asked for")                          \
 	X(EVENT_REPLAY_FAIL, "kv_event_replays_total", "result=\"failed\"", "")                                  \
+	X(EVENT_POLL, "kv_event_polls_total", "result=\"ok\"", "Questions for KV events over HTTP")              \
+	X(EVENT_POLL_FAIL, "kv_event_polls_total", "result=\"failed\"", "")                                      \
 	X(SCRAPE_OK, "scrapes_total", "result=\"ok\"", "Metrics scrapes")                                        \
 	X(SCRAPE_FAIL, "scrapes_total", "result=\"failed\"", "")                                                 \
 	X(HEALTH_OK, "health_checks_total", "result=\"ok\"", "Active health checks")                             \
