@@ -269,6 +269,27 @@ def test_srv_records_bring_their_ports(w):
     pods_are(g, [a])
 
 
+def test_pods_found_by_dns_give_exact_matches(w):
+    d = resolver(w)
+    at, sims = w.next_port, []
+    for ip in ("127.0.0.3", "127.0.0.4"):
+        w.next_port = at
+        sims.append(w.sim("--zmq-bind", "--zmq-endpoint", "tcp://%%h:%d" % (at + 2), "--kv-events-replay-endpoint", "tcp://%%h:%d" % (at + 3), ip=ip))
+    d.set("pods.test", A, *(s.ip for s in sims))
+    g = w.gateway(None, pool="model-path: %s\ndiscovery: {dns: {name: pods.test, port: %d, interval: 200ms, events: \"tcp://*:%d\", replay: \"tcp://*:%d\"}}" % (
+        os.path.join(lib.TOP, "selftests/data/bytes-tokenizer"), sims[0].port, sims[0].ev, sims[0].rp))
+    pods_are(g, sims)
+    until(lambda: all(p["index"] == "live" for p in g.cli("pod", "list")), "events flow")
+    prompts = [os.urandom(200).hex() for _ in range(4)]
+    on = [g.post({"model": "m", "prompt": p, "max_tokens": 1}).headers["x-kvsteer-pod"] for p in prompts]
+    until(lambda: all(g.pod_state(s)["speculative"] == 0 and g.pod_state(s)["blocks"] for s in sims if s.name in on), "guesses expire")
+    for p, pod in zip(prompts, on):
+        a = g.post({"model": "m", "prompt": p, "max_tokens": 1}, headers=["x-kvsteer-explain: 1"])
+        why = json.loads(a.headers["x-kvsteer-decision"])
+        need(why["mode"] == "precise" and why["predicted_tokens"] == 384, "%s" % why)
+        need(a.headers["x-kvsteer-pod"] == pod and a.json()["usage"]["prompt_tokens_details"]["cached_tokens"] == 384, "%s" % a.body)
+
+
 # --- keys ---
 
 def test_a_pod_that_wants_a_key_is_not_taken_for_a_broken_one(w):

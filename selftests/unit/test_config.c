@@ -198,7 +198,9 @@ static void a_full_file_is_read(void **state)
 		"    limits: {queue: 5, queue-timeout: 1s, body: 1MiB, retries: 0}\n"
 		"    prefix: {approximate: no}\n"
 		"  - name: other\n"
-		"    discovery: {dns: {name: pods.svc, port: _http._tcp}}\n"
+		"    discovery: {dns: {name: pods.svc, port: _http._tcp, events: \"tcp://*:5557\", replay: "
+		"\"tcp://*:5558\","
+		" ranks: 2}}\n"
 		"datapath: {mode: off, min-bytes: 0}\n"
 		"log: {level: debug, format: json}\n";
 	struct buf err = { 0 };
@@ -231,6 +233,9 @@ static void a_full_file_is_read(void **state)
 	assert_false(p->approx_lru);
 	assert_int_equal(c->pools[1].discovery, DISC_DNS);
 	assert_string_equal(c->pools[1].dns_port, "_http._tcp");
+	assert_string_equal(c->pools[1].dns_events, "tcp://*:5557");
+	assert_string_equal(c->pools[1].dns_replay, "tcp://*:5558");
+	assert_int_equal(c->pools[1].dns_ranks, 2);
 	assert_string_equal(c->datapath_mode, "off");
 	assert_int_equal(c->datapath_min_bytes, 0);
 	assert_int_equal(config_check(c, &err), 0);
@@ -298,8 +303,14 @@ static void a_mistake_is_told_with_place_reason_and_remedy(void **state)
 		{ "pools: [{discovery: {static: [\"a:1\", \"a:1\"]}}]\n",
 		  "f.yaml:1:38: pools[0].discovery.static[1]: a:1 is listed twice: keep one\n" },
 		{ "pools: [{discovery: {static: [{address: \"a:1\", events: \"udp://a:1\"}]}}]\n",
-		  "f.yaml:1:56: pools[0].discovery.static[0].events: \"udp://a:1\" is not a ZeroMQ end point: write "
-		  "tcp://HOST:PORT\n" },
+		  "f.yaml:1:56: pools[0].discovery.static[0].events: \"udp://a:1\" is not a place of events: write "
+		  "tcp://HOST:PORT (ZeroMQ) or http://HOST:PORT (TensorRT-LLM); HOST may be *, the pod's own "
+		  "address\n" },
+		{ "pools: [{discovery: {dns: {name: n, replay: \"http://*\"}}}]\n",
+		  "f.yaml:1:45: pools[0].discovery.dns.replay: \"http://*\" is not a ZeroMQ end point: write "
+		  "tcp://HOST:PORT; HOST may be *, the pod's own address\n" },
+		{ "pools: [{discovery: {dns: {name: n, evnts: x}}}]\n",
+		  "f.yaml:1:37: pools[0].discovery.dns.evnts: unknown key, did you mean \"events\"?\n" },
 		{ "pools: [{discovery: {static: [\"a:1\"], file: pods}}]\n",
 		  "f.yaml:1:21: pools[0].discovery: names more than one source, allowed: one of static, file, dns\n" },
 		{ "pools: [{discovery: {dns: {port: 80}}}]\n",
@@ -541,8 +552,8 @@ static void the_command_line_makes_a_configuration(void **state)
 			    "listener: \"x\" is not an address with a port: write 0.0.0.0:8080, [::]:8080 or :8080\n"
 			    "memory.max: 1 is out of range, allowed: 64MiB … 64TiB\n"
 			    "wokers: unknown key, did you mean \"workers\"?\n"
-			    "pools[9].name: unknown key\n"
-			    "pools[1].nam: unknown key\n"
+			    "pools[9].name: pools has 1 elements, the next one is pools[1]\n"
+			    "pools[1].nam: unknown key, did you mean \"name\"?\n"
 			    "pools: cannot be set by a single value\n");
 	config_free(c);
 	buf_free(&err);
@@ -641,6 +652,46 @@ static void a_hostile_file_costs_little(void **state)
 	buf_free(&err);
 }
 
+static void a_mistyped_key_of_set_is_told_what_the_file_s_is(void **state)
+{
+	static const struct {
+		const char *key, *err;
+	} rows[] = {
+		{ "memory.mx", "memory.mx: unknown key, did you mean \"max\"?\n" },
+		{ "memry.max", "memry: unknown key, did you mean \"memory\"?\n" },
+		{ "retries", "retries: unknown key, it belongs to pools[].limits.retries\n" },
+		{ "memory.elephant", "memory.elephant: unknown key, allowed here: max, index\n" },
+		{ "memory", "memory: unknown key, allowed here: max, index\n" },
+		{ "memory.", "memory.: unknown key, allowed here: max, index\n" },
+		{ "", ": unknown key, allowed here: listeners, admin, control, workers, pools, datapath, memory, log, "
+		      "drain-timeout, decisions\n" },
+		{ "pools[0].limits.retrys", "pools[0].limits.retrys: unknown key, did you mean \"retries\"?\n" },
+		{ "pools[0].limts.retries", "pools[0].limts: unknown key, did you mean \"limits\"?\n" },
+		{ "pools[0].discovery.dns.evnts",
+		  "pools[0].discovery.dns.evnts: unknown key, did you mean \"events\"?\n" },
+		{ "pools[0].discovery.static[0].wieght",
+		  "pools[0].discovery.static[0].wieght: unknown key, did you mean \"weight\"?\n" },
+		{ "pools[0].discovery.static[3].weight",
+		  "pools[0].discovery.static[3].weight: discovery.static has 1 elements, the next one is "
+		  "discovery.static[1]\n" },
+		{ "pools.limits", "pools.limits: pools is a list, write pools[0].KEY\n" },
+		{ "pools[x].name", "pools[x].name: pools is a list, write pools[0].KEY\n" },
+		{ "pools[0", "pools[0: pools is a list, write pools[0].KEY\n" },
+		{ "pools[0]", "pools[0]: pools is a list, write pools[0].KEY\n" },
+	};
+	struct config *c = config_defaults();
+	struct buf err = { 0 };
+
+	assert_int_equal(config_add_pod(c, "h:1", &err), 0);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		assert_int_equal(config_set(c, rows[i].key, "1", &err), -EINVAL);
+		assert_string_equal(text_of(&err), rows[i].err);
+		buf_free(&err);
+	}
+	assert_int_equal(c->npools, 1);
+	config_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -659,6 +710,7 @@ int main(void)
 		cmocka_unit_test(the_written_defaults_are_the_defaults),
 		cmocka_unit_test(every_option_is_documented),
 		cmocka_unit_test(the_command_line_makes_a_configuration),
+		cmocka_unit_test(a_mistyped_key_of_set_is_told_what_the_file_s_is),
 		cmocka_unit_test(a_pods_file_is_a_list_of_pods),
 		cmocka_unit_test(a_difference_names_its_keys),
 		cmocka_unit_test(a_hostile_file_costs_little),

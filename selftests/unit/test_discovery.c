@@ -238,6 +238,35 @@ static void names_in_a_file_are_looked_up_beside_the_loop(void **state)
 	end(&c);
 }
 
+static void a_star_is_the_pod_s_own_address(void **state)
+{
+	static const struct {
+		const char *address, *events, *want;
+	} rows[] = {
+		{ "10.0.0.1:8000", "tcp://*:5557", "tcp://10.0.0.1:5557" },
+		{ "[fd00::1]:8000", "tcp://*:5557", "tcp://[fd00::1]:5557" },
+		{ "localhost:8000", "tcp://*:5557", "tcp://127.0.0.1:5557" },
+		{ "10.0.0.1:8000", "tcp://10.0.0.2:5557", "tcp://10.0.0.2:5557" },
+		{ "10.0.0.1:8000", "http://*", "http://10.0.0.1:8000/kv_cache_events" },
+		{ "[fd00::1]:8000", "http://*", "http://[fd00::1]:8000/kv_cache_events" },
+		{ "10.0.0.1:8000", "http://*/v2/events", "http://10.0.0.1:8000/v2/events" },
+		{ "10.0.0.1:8000", "http://*:9000", "http://10.0.0.1:9000/kv_cache_events" },
+		{ "10.0.0.1:8000", "http://*:9000/e", "http://10.0.0.1:9000/e" },
+		{ "10.0.0.1:8000", "http://side:9000", "http://side:9000/kv_cache_events" },
+		{ "10.0.0.1:8000", "http://side:9000/e", "http://side:9000/e" },
+		{ "10.0.0.1:8000", NULL, "" },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct config_pod p = { .address = (char *)rows[i].address, .events = (char *)rows[i].events };
+		char err[200] = "";
+		struct pod_spec s;
+
+		assert_int_equal(discovery_spec(&p, &s, err, sizeof(err)), 0);
+		assert_string_equal(s.events, rows[i].want);
+	}
+}
+
 static void a_dns_name_gives_its_addresses(void **state)
 {
 	struct scene c;
@@ -247,11 +276,16 @@ static void a_dns_name_gives_its_addresses(void **state)
 	c.pool.dns_name = "localhost";
 	c.pool.dns_port = "8000";
 	c.pool.dns_interval = NS_PER_S;
+	c.pool.dns_events = "tcp://*:5557";
+	c.pool.dns_replay = "tcp://*:5558";
+	c.pool.dns_ranks = 2;
 	start(&c);
 	until(&c, c.sets == 1);
 	assert_int_equal(c.n, 1);
 	shown(&c.specs[0], "127.0.0.1:8000");
-	assert_true(c.specs[0].weight == 1 && c.specs[0].ranks == 1);
+	assert_true(c.specs[0].weight == 1 && c.specs[0].ranks == 2);
+	assert_string_equal(c.specs[0].events, "tcp://127.0.0.1:5557");
+	assert_string_equal(c.specs[0].replay, "tcp://127.0.0.1:5558");
 	until(&c, c.sets == 2); /* and again */
 	end(&c);
 }
@@ -368,6 +402,7 @@ int main(void)
 		cmocka_unit_test(static_pods_are_there_before_start_returns),
 		cmocka_unit_test(a_file_is_followed_through_rewrites_renames_and_links),
 		cmocka_unit_test(names_in_a_file_are_looked_up_beside_the_loop),
+		cmocka_unit_test(a_star_is_the_pod_s_own_address),
 		cmocka_unit_test(a_dns_name_gives_its_addresses),
 		cmocka_unit_test(a_name_that_is_not_there_is_a_problem_and_no_empty_set),
 		cmocka_unit_test(srv_records_bring_their_ports),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "config/config_int.h"
@@ -128,6 +129,66 @@ static const struct option *resolve(struct config *c, struct str key, void **ret
 	return option_find(s, key);
 }
 
+/* The key is known as far as its words are; of the first that is not, what was meant? */
+static void unknown(const struct config *c, const char *key, struct buf *err)
+{
+	const struct section *s = &section_root;
+	const void *base = c; /* NULL: an element that would be new */
+	char prefix[128] = "", word[128], path[160];
+	const char *at = key;
+
+	for (;;) {
+		size_t n = strcspn(at, ".[");
+		const struct option *o;
+		int len = snprintf(path, sizeof(path), "%s%.*s", prefix, (int)(n < 100 ? n : 100), at);
+
+		if (len < 0 || (size_t)len >= sizeof(prefix) - 1)
+			break;
+		o = option_find(s, str_of(path));
+		if (o && o->type == OPT_LATER) {
+			buf_printf(err, "%.100s: not supported yet by this version\n", key);
+			return;
+		}
+		if (o && o->type == OPT_LIST) {
+			const char *close = strchr(at + n, ']');
+			unsigned have = 0;
+			const char *v = base ? list_at(o, base, &have) : NULL;
+			uint64_t i;
+
+			if (at[n] != '[' || !close || close[1] != '.' ||
+			    str_u64((struct str){ at + n + 1, (size_t)(close - at - n - 1) }, &i)) {
+				buf_printf(err, "%.100s: %s is a list, write %s[0].KEY\n", key, path, path);
+				return;
+			}
+			if (i > have) {
+				buf_printf(err, "%.100s: %s has %u elements, the next one is %s[%u]\n", key, path, have,
+					   path, have);
+				return;
+			}
+			base = v && i < have ? v + i * o->list->size : NULL;
+			s = o->list;
+			prefix[0] = '\0';
+			at = close + 2;
+			continue;
+		}
+		if (at[n] == '.' && option_parent(s, str_of(path))) {
+			snprintf(prefix, sizeof(prefix), "%s.", path);
+			at += n + 1;
+			continue;
+		}
+		snprintf(word, sizeof(word), "%.*s", (int)(n < 100 ? n : 100), at);
+		buf_printf(err, "%.*s: unknown key", (int)(at + n - key), key);
+		if (option_parent(s, str_of(path))) {
+			snprintf(prefix, sizeof(prefix), "%s.", path);
+			word[0] = '\0';
+		}
+		suggest_option(err, s, str_of(prefix), word);
+		buf_puts(err, "\n");
+		return;
+	}
+	buf_printf(err, "%.100s: unknown key\n", key);
+}
+
 int config_set(struct config *c, const char *key, const char *value, struct buf *err)
 {
 	struct buf why = { 0 };
@@ -136,10 +197,7 @@ int config_set(struct config *c, const char *key, const char *value, struct buf 
 	int r = -EINVAL;
 
 	if (!o) {
-		buf_printf(err, "%.100s: unknown key", key);
-		if (!strchr(key, '['))
-			suggest_option(err, &section_root, STR(""), key);
-		buf_puts(err, "\n");
+		unknown(c, key, err);
 		return -EINVAL;
 	}
 	r = value_set(o, base, value, &why);

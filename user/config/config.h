@@ -24,7 +24,7 @@ struct config_listener {
 struct config_pod {
 	char *address;			 /* HOST:PORT */
 	char *role;			 /* "both", "prefill", "decode" */
-	char *events, *replay, *metrics; /* NULL: none */
+	char *events, *replay, *metrics; /* NULL: none. The first two as written: a host * is the pod's own */
 	uint64_t weight, ranks;
 };
 
@@ -43,8 +43,9 @@ struct config_pool {
 	struct config_pod *pods;   /* static */
 	char *file;		   /* DISC_FILE */
 	char *dns_name, *dns_port; /* DISC_DNS: port is a number, or a service name for SRV ("_http._tcp") */
-	uint64_t dns_interval;
-	char *policy; /* "default", "round-robin", … */
+	uint64_t dns_interval, dns_ranks;
+	char *dns_events, *dns_replay; /* with * for the pod's address; NULL: none */
+	char *policy;		       /* "default", "round-robin", … */
 	uint64_t scrape_interval, health_interval, health_timeout;
 	char *health_path;
 	/* limits */
@@ -83,7 +84,7 @@ struct config *config_parse(struct str text, const char *name, struct buf *err);
 /* What --listen, --pod … give: */
 struct config *config_defaults(void);
 int config_add_listener(struct config *c, const char *address, struct buf *err);
-/* HOST:PORT[,role=…][,events=tcp://HOST:PORT][,replay=…][,metrics=…][,weight=N][,ranks=N] into pool "default". */
+/* HOST:PORT[,role=…][,events=…][,replay=…][,metrics=…][,weight=N][,ranks=N] into pool "default". */
 int config_add_pod(struct config *c, const char *spec, struct buf *err);
 int config_set(struct config *c, const char *key, const char *value, struct buf *err); /* "memory.max" "1GiB" */
 int config_check(const struct config *c, struct buf *err); /* what no single value shows: no pods, no listener … */

@@ -108,7 +108,8 @@ void value_put_type(const struct option *o, struct buf *out);
 bool ok_listen(const char *t, struct buf *why); /* address literal and port */
 bool ok_admin(const char *t, struct buf *why);	/* the same, or "" */
 bool ok_hostport(const char *t, struct buf *why);
-bool ok_zmq(const char *t, struct buf *why);
+bool ok_events(const char *t, struct buf *why);
+bool ok_replay(const char *t, struct buf *why);
 bool ok_metrics(const char *t, struct buf *why);
 bool ok_metrics_port(const char *t, struct buf *why);
 bool ok_dns_name(const char *t, struct buf *why);

@@ -425,13 +425,52 @@ bool ok_hostport(const char *t, struct buf *why)
 	return false;
 }
 
-bool ok_zmq(const char *t, struct buf *why)
+/* "*": the pod's own address. */
+static bool endpoint_ok(struct str s)
 {
-	struct str s = str_of(t);
+	if (str_starts(s, STR("*:")))
+		return port_ok((struct str){ s.p + 2, s.n - 2 }, 1);
+	return hostport_ok(s);
+}
 
-	if (s.n < 128 && str_starts(s, STR("tcp://")) && hostport_ok((struct str){ t + 6, s.n - 6 }))
+static bool zmq_ok(struct str s)
+{
+	return s.n < 128 && str_starts(s, STR("tcp://")) && endpoint_ok((struct str){ s.p + 6, s.n - 6 });
+}
+
+static bool http_ok(struct str s)
+{
+	const char *slash;
+
+	if (s.n >= 100 || !str_starts(s, STR("http://")))
+		return false;
+	s = (struct str){ s.p + 7, s.n - 7 };
+	slash = memchr(s.p, '/', s.n);
+	for (const char *p = slash; p && p < s.p + s.n; p++)
+		if (*p <= ' ' || *p == '#' || (unsigned char)*p >= 0x7f)
+			return false;
+	s.n = slash ? (size_t)(slash - s.p) : s.n;
+	return str_eq(s, STR("*")) || endpoint_ok(s);
+}
+
+bool ok_events(const char *t, struct buf *why)
+{
+	if (zmq_ok(str_of(t)) || http_ok(str_of(t)))
 		return true;
-	buf_printf(why, "\"%.100s\" is not a ZeroMQ end point: write tcp://HOST:PORT", t);
+	buf_printf(why,
+		   "\"%.100s\" is not a place of events: write tcp://HOST:PORT (ZeroMQ) or http://HOST:PORT "
+		   "(TensorRT-LLM); HOST may be *, the pod's own address",
+		   t);
+	return false;
+}
+
+bool ok_replay(const char *t, struct buf *why)
+{
+	if (zmq_ok(str_of(t)))
+		return true;
+	buf_printf(why,
+		   "\"%.100s\" is not a ZeroMQ end point: write tcp://HOST:PORT; HOST may be *, the pod's own address",
+		   t);
 	return false;
 }
 

@@ -59,9 +59,39 @@ static int address_of(const char *s, struct net_addr *ret, char *err, size_t err
 	return (int)port > 0 ? 0 : (int)port;
 }
 
-int discovery_spec(const struct config_pod *p, struct pod_spec *ret, char *err, size_t err_len)
+#define EVENTS_PATH "/kv_cache_events"
+
+/* SCHEME://HOST[:PORT][/PATH] for the pod at <a>: its address for a host "*", and where it is HTTP, its port and
+ * TensorRT-LLM's path for what is not there. */
+static int endpoint_at(char *out, size_t cap, const char *text, const struct net_addr *a, const char *what, char *err,
+		       size_t err_len)
 {
-	struct pod_spec s = { .weight = (unsigned)p->weight, .ranks = p->ranks ? (unsigned)p->ranks : 1 };
+	const char *host = text ? strstr(text, "://") : NULL, *rest, *path;
+	bool http = host && !strncmp(text, "http://", 7);
+	char ip[NET_NAME_MAX], at[NET_NAME_MAX + 2];
+	int n;
+
+	if (!host || (host[3] != '*' && !http))
+		return copy_text(out, cap, text, what, err, err_len);
+	host += 3;
+	rest = *host == '*' ? host + 1 : host;
+	path = rest + strcspn(rest, "/");
+	net_addr_format_ip(a, ip);
+	snprintf(at, sizeof(at), *host != '*' ? "" : strchr(ip, ':') ? "[%s]" : "%s", ip);
+	n = snprintf(out, cap, "%.*s%s%.*s", (int)(host - text), text, at, (int)(path - rest), rest);
+	if (http && *host == '*' && path == rest && n > 0 && (size_t)n < cap)
+		n += snprintf(out + n, cap - (size_t)n, ":%u", net_addr_port(a));
+	if (n > 0 && (size_t)n < cap)
+		n += snprintf(out + n, cap - (size_t)n, "%s", *path ? path : http ? EVENTS_PATH : "");
+	if (n > 0 && (size_t)n < cap)
+		return 0;
+	snprintf(err, err_len, "%s is longer than %zu characters", what, cap - 1);
+	return -EINVAL;
+}
+
+int spec_at(const struct config_pod *p, const struct net_addr *a, struct pod_spec *ret, char *err, size_t err_len)
+{
+	struct pod_spec s = { .addr = *a, .weight = (unsigned)p->weight, .ranks = p->ranks ? (unsigned)p->ranks : 1 };
 	int r = role_of(p->role);
 
 	if (r < 0) {
@@ -69,16 +99,22 @@ int discovery_spec(const struct config_pod *p, struct pod_spec *ret, char *err, 
 		return r;
 	}
 	s.role = (enum pod_role)r;
-	r = copy_text(s.events, sizeof(s.events), p->events, "events", err, err_len);
+	r = endpoint_at(s.events, sizeof(s.events), p->events, a, "events", err, err_len);
 	if (!r)
-		r = copy_text(s.replay, sizeof(s.replay), p->replay, "replay", err, err_len);
+		r = endpoint_at(s.replay, sizeof(s.replay), p->replay, a, "replay", err, err_len);
 	if (!r)
 		r = copy_text(s.metrics, sizeof(s.metrics), p->metrics, "metrics", err, err_len);
 	if (!r)
-		r = address_of(p->address ? p->address : "", &s.addr, err, err_len);
-	if (!r)
 		*ret = s;
 	return r;
+}
+
+int discovery_spec(const struct config_pod *p, struct pod_spec *ret, char *err, size_t err_len)
+{
+	struct net_addr a;
+	int r = address_of(p->address ? p->address : "", &a, err, err_len);
+
+	return r ? r : spec_at(p, &a, ret, err, err_len);
 }
 
 static bool is_literal(const struct config_pod *p)
@@ -159,7 +195,7 @@ static int source_start(struct source *s, const struct config_pool *c)
 		return s->watch ? 0 : -errno;
 	case DISC_DNS:
 		s->name = "dns";
-		return resolver_dns(s->d->resolver, i, s->gen, c->dns_name, c->dns_port, c->dns_interval);
+		return resolver_dns(s->d->resolver, i, s->gen, c);
 	}
 	return -EINVAL;
 }

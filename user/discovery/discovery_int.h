@@ -37,6 +37,9 @@ void source_problem(struct source *s, const char *why);
  * finds them, those that do not resolve each 5 s. */
 void source_pods(struct source *s, struct config_pod *p, unsigned n);
 
+/* As discovery_spec, with the address known; that of <p> is not looked at. */
+int spec_at(const struct config_pod *p, const struct net_addr *a, struct pod_spec *ret, char *err, size_t err_len);
+
 /* --- file.c --- */
 struct watch *watch_start(struct source *s, const char *file); /* NULL and errno */
 void watch_stop(struct watch *w);
@@ -47,8 +50,7 @@ struct resolver *resolver_start(struct discovery *d, unsigned nsources); /* NULL
 void resolver_stop(struct resolver *r);
 /* What source <i> wants: pods by name (taken), or a DNS name. Replaces what it wanted before. 0 or -ENOMEM. */
 void resolver_pods(struct resolver *r, unsigned i, uint32_t gen, struct config_pod *p, unsigned n);
-int resolver_dns(struct resolver *r, unsigned i, uint32_t gen, const char *name, const char *port,
-		 uint64_t interval_ns);
+int resolver_dns(struct resolver *r, unsigned i, uint32_t gen, const struct config_pool *c);
 
 struct config_pod *pods_copy(const struct config_pod *p, unsigned n); /* NULL and errno */
 

@@ -24,8 +24,8 @@ enum want { WANT_NOTHING, WANT_PODS, WANT_DNS };
 struct slot {
 	enum want want;
 	uint32_t gen;
-	uint64_t due_ns; /* UINT64_MAX: never again */
-	struct config_pod *pods;
+	uint64_t due_ns;	 /* UINT64_MAX: never again */
+	struct config_pod *pods; /* WANT_DNS: one, what the found ones have in common */
 	unsigned npods;
 	char *name, *port;
 	uint64_t interval_ns;
@@ -129,9 +129,9 @@ static uint64_t look_pods(struct found *f, const struct config_pod *pods, unsign
 	return missing ? RETRY_NS : UINT64_MAX;
 }
 
-static uint64_t look_dns(struct found *f, const char *name, const char *port, uint64_t interval)
+static uint64_t look_dns(struct found *f, const char *name, const char *port, uint64_t interval,
+			 const struct config_pod *common)
 {
-	static const struct pod_spec plain = { .weight = 1, .ranks = 1 };
 	struct net_addr *a = calloc(PODS_MAX, sizeof(*a));
 	struct __res_state st = { 0 };
 	uint32_t ttl = UINT32_MAX;
@@ -145,14 +145,11 @@ static uint64_t look_dns(struct found *f, const char *name, const char *port, ui
 		res_nclose(&st);
 	}
 	f->keep = n < 0;
-	for (int i = 0; i < n; i++) {
-		f->specs[i] = plain;
-		f->specs[i].addr = a[i];
-	}
-	if (n >= 0) {
-		f->n = (unsigned)n;
+	if (n >= 0)
 		f->why[0] = '\0';
-	}
+	for (int i = 0; i < n; i++)
+		if (!spec_at(common, &a[i], &f->specs[f->n], f->why, sizeof(f->why)))
+			f->n++;
 	free(a);
 	if (ttl != UINT32_MAX && ttl * NS_PER_S < interval)
 		interval = ttl * NS_PER_S;
@@ -188,8 +185,8 @@ static void look(struct resolver *r, unsigned i)
 	pthread_mutex_unlock(&r->lock);
 	if (f && mine.want == WANT_PODS && mine.pods)
 		again = look_pods(f, mine.pods, mine.npods);
-	else if (f && mine.want == WANT_DNS && mine.name && mine.port)
-		again = look_dns(f, mine.name, mine.port, mine.interval_ns);
+	else if (f && mine.want == WANT_DNS && mine.name && mine.port && mine.pods)
+		again = look_dns(f, mine.name, mine.port, mine.interval_ns, mine.pods);
 	config_pods_free(mine.pods, mine.npods);
 	free(mine.name);
 	free(mine.port);
@@ -293,13 +290,18 @@ void resolver_pods(struct resolver *r, unsigned i, uint32_t gen, struct config_p
 	want(r, i, &(struct slot){ .want = WANT_PODS, .gen = gen, .pods = p, .npods = n });
 }
 
-int resolver_dns(struct resolver *r, unsigned i, uint32_t gen, const char *name, const char *port, uint64_t interval_ns)
+int resolver_dns(struct resolver *r, unsigned i, uint32_t gen, const struct config_pool *c)
 {
-	struct slot s = { .want = WANT_DNS, .gen = gen, .interval_ns = interval_ns };
+	struct config_pod common = {
+		.events = c->dns_events, .replay = c->dns_replay, .weight = 1, .ranks = c->dns_ranks
+	};
+	struct slot s = { .want = WANT_DNS, .gen = gen, .interval_ns = c->dns_interval, .npods = 1 };
 
-	s.name = strdup(name);
-	s.port = strdup(port);
-	if (!s.name || !s.port) {
+	s.name = strdup(c->dns_name);
+	s.port = strdup(c->dns_port);
+	s.pods = pods_copy(&common, 1);
+	if (!s.name || !s.port || !s.pods) {
+		s.npods = s.pods ? 1 : 0;
 		slot_clear(&s);
 		return -ENOMEM;
 	}
