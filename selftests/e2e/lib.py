@@ -443,13 +443,15 @@ class Pod:
 
 
 class Sim(Proc):
-    """A kvsim with events and replay."""
+    """A kvsim with events and replay, or (events: "get", "post") with TensorRT-LLM's events over HTTP."""
 
     def __init__(self, w, args, ip, model, events, wait):
         self.ip, self.port, self.ev, self.rp = ip, w.port(), w.port(), w.port()
         self.with_events = events
         argv = [os.path.join(BIN, "kvsim"), "--host", ip, "--port", str(self.port), "--model", model, "--enable-prompt-tokens-details"]
-        if events:
+        if isinstance(events, str):
+            argv += ["--enable-kvcache", "--kv-events-http", events]
+        elif events:
             argv += ["--enable-kvcache", "--zmq-endpoint", "tcp://*:%d" % self.ev, "--kv-events-replay-endpoint", "tcp://*:%d" % self.rp]
         Proc.__init__(self, argv + list(args), "sim")
         w.procs.append(self)
@@ -470,6 +472,8 @@ class Sim(Proc):
     def spec(self):
         if not self.with_events:
             return "{address: \"%s\"}" % self.name
+        if isinstance(self.with_events, str):
+            return "{address: \"%s\", events: \"http://*\"}" % self.name
         return "{address: \"%s\", events: \"tcp://%s:%d\", replay: \"tcp://%s:%d\"}" % (self.name, self.ip, self.ev, self.ip, self.rp)
 
     def admin(self, **kw):

@@ -544,6 +544,76 @@ def test_events_without_replay_serve_from_now_on(w):
     right(ask(g, new), cached(400))
 
 
+def test_events_over_http_steer_as_exactly(w):
+    """As TensorRT-LLM tells them: asked for, and told once."""
+    a, b = w.sim("--kv-cache-size", "256", events="get"), w.sim("--kv-cache-size", "256", ip="127.0.0.4", events="post")
+    ask_pod(a, t0 := text(400))
+    g = gateway(w, [a, b])
+    r = ask(g, t0)
+    exact(r, cached(400))
+    need(r.pod == a.name, "what was cached before is not known: %r" % r)
+    prompts = [text(n) for n in (333, 500, 481)]
+    first = [ask(g, p) for p in prompts]
+    quiet(g)
+    no_guesses(g, [a, b])
+    for p, f in zip(prompts, first):
+        r = ask(g, p)
+        exact(r, cached(len(p)))
+        need(r.pod == f.pod, "%r is not where it was, on %s" % (r, f.pod))
+    # Evicted: 256 blocks hold 4,096 tokens.
+    for i in range(10):
+        ask_pod(a, text(500))
+        ask_pod(b, text(500))
+    quiet(g)
+    no_guesses(g, [a, b])
+    r = ask(g, prompts[0])
+    exact(r, 0)
+    # Reset.
+    quiet(g)
+    no_guesses(g, [a, b])
+    need(ask(g, prompts[0]).predicted == cached(333), "it is not known again")
+    quiet(g)
+    no_guesses(g, [a, b])
+    for p in (a, b):
+        tell(p, "/reset_prefix_cache")
+    quiet(g)
+    no_guesses(g, [a, b])
+    exact(ask(g, prompts[0]), 0)
+    need(g.metric("kv_event_polls_total{result=\"ok\"}") > 5 and not g.metric("kv_event_polls_total{result=\"failed\"}"), "polls fail")
+    need(not g.metric("kv_event_gaps_total") and not g.metric("kv_events_dropped_total"), g.page("/metrics"))
+
+
+def test_a_pod_that_starts_again_has_forgotten_over_http(w):
+    a = w.sim(events="get")
+    g = gateway(w, [a])
+    p = text(400)
+    ask(g, p)
+    quiet(g)
+    no_guesses(g, [a])
+    exact(ask(g, p), cached(400))
+    again(w, a)
+    until(lambda: g.pod_state(a)["index"] == "live", "events flow again")
+    no_guesses(g, [a])
+    exact(ask(g, p), 0)
+
+
+def test_events_that_another_reader_took_make_the_pod_stale(w):
+    a = w.sim(events="get")
+    g = gateway(w, [a])
+
+    def taken():
+        ask_pod(a, text(100))
+        c = http.client.HTTPConnection(a.ip, a.port, timeout=5)
+        c.request("GET", "/kv_cache_events")
+        return json.loads(c.getresponse().read())
+    until(taken, "this test takes some before the gateway does", 10, 0)
+    ask_pod(a, text(100))
+    until(lambda: g.pod_state(a)["index"] == "stale", "the gap is seen")
+    need(g.metric("kv_event_gaps_total") >= 1, "it is not counted")
+    tell(a, "/reset_prefix_cache")
+    until(lambda: g.pod_state(a)["index"] == "live", "a new cache is known as such")
+
+
 def test_blocks_of_one_token_are_counted_exactly(w):
     sim = w.sim("--block-size", "1")
     g = gateway(w, [sim])

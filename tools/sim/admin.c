@@ -78,6 +78,17 @@ static void kv_event_sources(const struct request *r)
 			     "max_queue_size", 100000, "topic", pub_topic(p->pub)));
 }
 
+static void kv_cache_events(const struct request *r)
+{
+	struct buf b = { 0 };
+
+	if (kvhttp_drain(r->c->pod->kvhttp, &b))
+		reply_error(r, 500, "InternalServerError", NULL, "out of memory");
+	else
+		reply(r, 200, "application/json", buf_str(&b));
+	buf_free(&b);
+}
+
 static void metrics(const struct request *r)
 {
 	struct buf b = { 0 };
@@ -238,6 +249,16 @@ static bool may_load(const struct opts *o)
 	return o->lora_updating;
 }
 
+static bool gets_events(const struct opts *o)
+{
+	return o->events_http && *o->events_http == 'g';
+}
+
+static bool posts_events(const struct opts *o)
+{
+	return o->events_http && *o->events_http == 'p';
+}
+
 static const struct route routes[] = {
 	{ "GET", "/health", health, NULL },
 	{ "GET", "/health/ready", health, NULL },
@@ -248,6 +269,8 @@ static const struct route routes[] = {
 	{ "GET", "/v1/models", models, NULL },
 	{ "GET", "/metrics", metrics, NULL },
 	{ "GET", "/kv_event_sources", kv_event_sources, NULL },
+	{ "GET", "/kv_cache_events", kv_cache_events, gets_events },
+	{ "POST", "/kv_cache_events", kv_cache_events, posts_events },
 	{ "POST", "/reset_prefix_cache", reset_prefix_cache, NULL },
 	{ "POST", "/sleep", sleep_now, may_sleep },
 	{ "POST", "/wake_up", wake_up, may_sleep },

@@ -135,6 +135,10 @@ static const struct opt table[] = {
 	{ "kv-events-replay-endpoint", 0, "ENDPOINT", 0, STRING, AT(replay_endpoint), false,
 	  "replay socket (ROUTER, binds)" },
 	{ "kv-events-replay-queue-size", 0, "N", "10000", U32, AT(replay_size), false, "batches kept for replay" },
+	{ "kv-events-http", 0, "get|post", 0, STRING, AT(events_http), false,
+	  "instead of ZeroMQ: serve /kv_cache_events as TensorRT-LLM does" },
+	{ "kv-events-http-buffer", 0, "N", "10000", U32, AT(events_buffer), false,
+	  "its event_buffer_max_size: older events are forgotten" },
 	{ "kv-events-hwm", 0, "N", "100000", U32, AT(hwm), false, "high-water mark of the publisher" },
 	{ "kv-events-topic", 0, "TOPIC", "", STRING, AT(topic), false,
 	  "%h, %p, %m: address, port, model; llm-d wants kv@%h:%p@%m" },
@@ -485,17 +489,26 @@ static int bad(char *err, size_t n, const struct opt *t, const char *s)
 	return -EINVAL;
 }
 
+static bool method_ok(const char *s)
+{
+	return !s || !strcmp(s, "get") || !strcmp(s, "post");
+}
+
 static int check(struct opts *o, char *err, size_t n)
 {
-	const char *why = !o->block_size	       ? "--block-size must be at least 1"
-			  : !o->kv_blocks	       ? "--kv-cache-size must be at least 1"
-			  : !o->max_num_seqs	       ? "--max-num-seqs must be at least 1"
-			  : !o->max_batched_tokens     ? "--max-num-batched-tokens must be at least 1"
-			  : o->load_factor < 1	       ? "--time-factor-under-load must be at least 1"
-			  : o->failure_rate > 100      ? "--failure-injection-rate must be at most 100"
-			  : !o->replay_size	       ? "--kv-events-replay-queue-size must be at least 1"
-			  : !o->pods || o->pods > 1024 ? "--pods must be 1 … 1024"
-						       : NULL;
+	const char *why = !o->block_size		      ? "--block-size must be at least 1"
+			  : !o->kv_blocks		      ? "--kv-cache-size must be at least 1"
+			  : !o->max_num_seqs		      ? "--max-num-seqs must be at least 1"
+			  : !o->max_batched_tokens	      ? "--max-num-batched-tokens must be at least 1"
+			  : o->load_factor < 1		      ? "--time-factor-under-load must be at least 1"
+			  : o->failure_rate > 100	      ? "--failure-injection-rate must be at most 100"
+			  : !o->replay_size		      ? "--kv-events-replay-queue-size must be at least 1"
+			  : !o->events_buffer		      ? "--kv-events-http-buffer must be at least 1"
+			  : !method_ok(o->events_http)	      ? "--kv-events-http is get or post"
+			  : o->events_http && o->zmq_endpoint ? "--kv-events-http and --zmq-endpoint exclude each other"
+			  : o->events_http && o->host_blocks  ? "--kv-events-http knows no --kv-offload-size"
+			  : !o->pods || o->pods > 1024	      ? "--pods must be 1 … 1024"
+							      : NULL;
 
 	if (!why)
 		return 0;

@@ -72,8 +72,8 @@ struct opts {
 	const char *hash_seed, *extra_keys;
 	double ttft, ttft_std, itl, itl_std, overhead, per_token, transfer, transfer_per_token, load_factor; /* ns */
 	/* events */
-	const char *zmq_endpoint, *replay_endpoint, *topic, *event_format, *hash_format, *replay_framing;
-	uint32_t replay_size, hwm, zmq_stride;
+	const char *zmq_endpoint, *replay_endpoint, *events_http, *topic, *event_format, *hash_format, *replay_framing;
+	uint32_t replay_size, hwm, zmq_stride, events_buffer;
 	bool zmq_bind;
 	/* faults */
 	double failure_rate; /* percent */

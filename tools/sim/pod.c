@@ -192,8 +192,16 @@ static int start(struct pod *p, const struct net_addr *a, char *err, size_t err_
 		if (!p->pub)
 			return -EIO;
 	}
+	if (p->o.events_http) {
+		p->kvhttp = kvhttp_new(&p->o);
+		if (!p->kvhttp)
+			return -ENOMEM;
+	}
 	r = engine_init(&p->e, &lim, &cost, &ops, p->o.kv_blocks, p->o.prefix_caching, str_of(p->o.hash_seed),
-			p->o.seed, p->pub ? pub_sink(p->pub) : &p->no_events);
+			p->o.seed,
+			p->pub	    ? pub_sink(p->pub)
+			: p->kvhttp ? kvhttp_sink(p->kvhttp)
+				    : &p->no_events);
 	if (!r && p->o.host_blocks)
 		r = engine_add_host(&p->e, p->o.host_blocks);
 	return r;
@@ -251,5 +259,6 @@ void pod_free(struct pod *p)
 	close_fd(&p->tick);
 	engine_free(&p->e);
 	pub_free(p->pub);
+	kvhttp_free(p->kvhttp);
 	free(p);
 }

@@ -25,6 +25,7 @@
 #include "base/rand.h"
 #include "engine.h"
 #include "http/http.h"
+#include "kvhttp.h"
 #include "loop/loop.h"
 #include "net/net.h"
 #include "opts.h"
@@ -44,7 +45,8 @@ struct pod {
 	uint16_t port;
 	struct loop_fd listener, tick;
 	struct engine e;
-	struct pub *pub; /* NULL: no events */
+	struct pub *pub; /* NULL: no events, or by HTTP */
+	struct kvhttp *kvhttp;
 	struct kv_sink no_events;
 	struct loop_work kick, reap;
 	uint64_t deadline; /* of the step under way */
