@@ -395,6 +395,32 @@ def test_series_of_all_ranks_are_added(w):
         need(s["engine_waiting"] == 12 and s["kv_usage"] == 0.91, "%s" % s)
 
 
+def test_adapters_that_run_and_wait_are_shown(w):
+    s = w.sim("--lora-modules", "sql=/a/sql", "food=/a/food", "--max-loras", "1", "--inter-token-latency", "20ms")
+    g = w.gateway([s])
+    until(lambda: g.pod_state(s).get("max_adapters") == 1, "they are read")
+    need(g.pod_state(s)["running_adapters"] == [] and set(g.pod_state(s)["models"]) >= {"sql", "food"}, "%s" % g.pod_state(s))
+
+    def run(model):
+        g.post({"model": model, "prompt": "x", "max_tokens": 60, "ignore_eos": True})
+    threads = [threading.Thread(target=run, args=(m,)) for m in ("sql", "food")]
+    for t in threads:
+        t.start()
+        time.sleep(0.2)
+    until(lambda: g.pod_state(s)["running_adapters"] == ["sql"] and g.pod_state(s)["waiting_adapters"] == ["food"], "one runs, one waits")
+    for t in threads:
+        t.join()
+    until(lambda: g.pod_state(s)["running_adapters"] == [], "none runs")
+
+
+def test_plain_triton_tells_what_waits(w):
+    with open(os.path.join(lib.TOP, "selftests/data/metrics/triton_metrics.txt")) as f:
+        pod = metrics_pod(w, f.read())
+    g = w.gateway([pod])
+    s = until(lambda: g.pod_state(pod)["engine"] == "triton" and g.pod_state(pod), "it is known")
+    need(s["engine_waiting"] == 5 and s["running"] is None and s["last_error"] == "", "%s" % s)
+
+
 # A mount namespace too: /etc/resolv.conf is replaced in it.
 if os.geteuid() == 0 and not os.environ.get("KVS_E2E_NS"):
     os.environ["KVS_E2E_NS"] = "1"

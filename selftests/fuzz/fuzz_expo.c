@@ -28,11 +28,12 @@ static void sample(void *arg, const struct expo_sample *s)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct page p = { { (const char *)data, n } };
+	struct pod_adapters adapters;
 	enum pod_engine engine;
 	struct pod_sample s;
 
 	expo_parse(p.text, sample, &p);
-	metrics_read(p.text, (struct str){ NULL, 0 }, &s, &engine);
+	metrics_read(p.text, (struct str){ NULL, 0 }, &s, &engine, &adapters);
 	if (s.running < 0 || s.waiting < 0 || s.kv_usage < 0 || isinf(s.running) || isinf(s.kv_usage))
 		abort();
 	return 0;

@@ -52,6 +52,8 @@ static void each_engine_s_page_is_understood(void **state)
 		{ "sglang_metrics.txt", NULL, ENGINE_SGLANG, 162, 2826, 0.28, 16, 27647 },
 		{ "trtllm_serve_metrics.txt", NULL, ENGINE_TRTLLM, 7, 1, 0.31, 32, 9100 },
 		{ "triton_trtllm_metrics.txt", NULL, ENGINE_TRTLLM, 8, 1, 0.4875, 64, 3200 },
+		{ "triton_metrics.txt", NULL, ENGINE_TRITON, NAN, 5, NAN, 0, 0 },
+		{ "triton_metrics.txt", "llm", ENGINE_TRITON, NAN, 4, NAN, 0, 0 },
 		{ "metrics_edge_cases.txt", "m", ENGINE_VLLM, 2, 1, 0.42, 0, 0 },
 	};
 
@@ -60,7 +62,7 @@ static void each_engine_s_page_is_understood(void **state)
 		enum pod_engine engine;
 		struct pod_sample s;
 
-		metrics_read(buf_str(&b), str_of(rows[i].model), &s, &engine);
+		metrics_read(buf_str(&b), str_of(rows[i].model), &s, &engine, NULL);
 		if (engine != rows[i].engine || !same(s.running, rows[i].running) ||
 		    !same(s.waiting, rows[i].waiting) || !same(s.kv_usage, rows[i].kv) ||
 		    s.block_size != rows[i].block || s.num_blocks != rows[i].blocks || s.asleep)
@@ -75,7 +77,7 @@ static struct pod_sample read_text(const char *text, const char *model)
 	enum pod_engine engine;
 	struct pod_sample s;
 
-	metrics_read(str_of(text), str_of(model), &s, &engine);
+	metrics_read(str_of(text), str_of(model), &s, &engine, NULL);
 	return s;
 }
 
@@ -137,6 +139,72 @@ static void sglang_s_ranks_and_priorities_do_not_add_up(void **state)
 	assert_int_equal(s.num_blocks, 100);
 }
 
+static void triton_s_queues_do_not_hide_trt_llm_s_numbers(void **state)
+{
+	static const char *const pages[] = {
+		"nv_inference_pending_request_count{model=\"pre\",version=\"1\"} 9\n"
+		"nv_trt_llm_request_metrics{model=\"llm\",request_type=\"waiting\",version=\"1\"} 2\n",
+		"nv_trt_llm_request_metrics{model=\"llm\",request_type=\"waiting\",version=\"1\"} 2\n"
+		"nv_inference_pending_request_count{model=\"pre\",version=\"1\"} 9\n",
+	};
+
+	for (size_t i = 0; i < 2; i++) {
+		enum pod_engine engine;
+		struct pod_sample s;
+
+		metrics_read(str_of(pages[i]), (struct str){ NULL, 0 }, &s, &engine, NULL);
+		assert_true(engine == ENGINE_TRTLLM && same(s.waiting, 2));
+	}
+}
+
+#define LORA(running, waiting, at)                                                \
+	"vllm:lora_requests_info{max_lora=\"4\",running_lora_adapters=\"" running \
+	"\",waiting_lora_adapters=\"" waiting "\"} " at "\n"
+
+static void the_newest_row_of_adapters_counts(void **state)
+{
+	static const struct {
+		const char *page;
+		bool known;
+		const char *running, *waiting;
+	} rows[] = {
+		{ LORA("", "", "1.7901478470123456e+09") LORA("sql,food", "tweet", "1.790147902551e+09")
+			  LORA("sql", "", "1.790147880118e+09"),
+		  true, "sql,food", "tweet" },
+		{ LORA("a", "b", "5") LORA("", "", "6"), true, "", "" },
+		{ LORA("a\\\"b,c", "", "5"), true, "a\"b,c", "" },
+		{ LORA("a", "", "NaN"), false, "", "" },
+		{ R0, false, "", "" },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct pod_adapters a;
+		enum pod_engine engine;
+		struct pod_sample s;
+
+		metrics_read(str_of(rows[i].page), (struct str){ NULL, 0 }, &s, &engine, &a);
+		assert_true(a.known == rows[i].known && a.max == (a.known ? 4 : 0));
+		assert_string_equal(a.running, rows[i].running);
+		assert_string_equal(a.waiting, rows[i].waiting);
+	}
+}
+
+static void a_list_of_adapters_that_is_too_long_ends_with_a_whole_name(void **state)
+{
+	struct buf b = { 0 };
+	struct pod_adapters a;
+	enum pod_engine engine;
+	struct pod_sample s;
+
+	buf_puts(&b, "vllm:lora_requests_info{running_lora_adapters=\"");
+	for (unsigned i = 0; i < 200; i++)
+		buf_printf(&b, "%sadapter-%03u", i ? "," : "", i);
+	buf_puts(&b, "\"} 5\n");
+	metrics_read(buf_str(&b), (struct str){ NULL, 0 }, &s, &engine, &a);
+	assert_true(a.known && strlen(a.running) % 12 == 11 && strlen(a.running) > sizeof(a.running) - 13);
+	buf_free(&b);
+}
+
 static void keep_last(void *arg, const struct expo_sample *s)
 {
 	*(struct expo_sample *)arg = *s;
@@ -184,6 +252,9 @@ int main(void)
 		cmocka_unit_test(what_is_not_there_is_unknown_not_zero),
 		cmocka_unit_test(sleep_and_restart_are_seen),
 		cmocka_unit_test(sglang_s_ranks_and_priorities_do_not_add_up),
+		cmocka_unit_test(triton_s_queues_do_not_hide_trt_llm_s_numbers),
+		cmocka_unit_test(the_newest_row_of_adapters_counts),
+		cmocka_unit_test(a_list_of_adapters_that_is_too_long_ends_with_a_whole_name),
 		cmocka_unit_test(lines_are_read_or_counted),
 	};
 

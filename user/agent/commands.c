@@ -50,7 +50,13 @@ static const char *role_name(enum pod_role r)
 
 static const char *engine_name(enum pod_engine e)
 {
-	return e == ENGINE_VLLM ? "vllm" : e == ENGINE_SGLANG ? "sglang" : e == ENGINE_TRTLLM ? "trtllm" : "unknown";
+	static const char *const names[] = { [ENGINE_UNKNOWN] = "unknown",
+					     [ENGINE_VLLM] = "vllm",
+					     [ENGINE_SGLANG] = "sglang",
+					     [ENGINE_TRTLLM] = "trtllm",
+					     [ENGINE_TRITON] = "triton" };
+
+	return names[e];
 }
 
 static const char *index_state(const struct pod *p)
@@ -106,6 +112,19 @@ static void write_common(struct agent *a, struct pod *p, struct jw *w)
 	jw_end_arr(w);
 }
 
+/* "a,b" as ["a", "b"]. */
+static void write_names(struct jw *w, const char *key, const char *names)
+{
+	jw_key(w, key);
+	jw_arr(w);
+	for (size_t n; *names; names += n + (names[n] == ',')) {
+		n = strcspn(names, ",");
+		if (n)
+			jw_strn(w, (struct str){ names, n });
+	}
+	jw_end_arr(w);
+}
+
 static void write_details(struct agent *a, struct pod *p, struct jw *w)
 {
 	uint64_t blocks, guessed;
@@ -122,6 +141,11 @@ static void write_details(struct agent *a, struct pod *p, struct jw *w)
 	jw_kstr(w, "events", p->spec.events);
 	jw_kstr(w, "replay", p->spec.replay);
 	jw_kstr(w, "namespace", agent_base_name(a, p));
+	if (p->adapters.known) {
+		jw_ku64(w, "max_adapters", p->adapters.max);
+		write_names(w, "running_adapters", p->adapters.running);
+		write_names(w, "waiting_adapters", p->adapters.waiting);
+	}
 	jw_ku64(w, "block_size", p->sample.block_size);
 	jw_ku64(w, "num_blocks", p->sample.num_blocks);
 	jw_key(w, "rate_s_per_token");

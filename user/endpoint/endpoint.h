@@ -24,7 +24,7 @@
 #define POD_RANKS_MAX  8
 
 enum pod_role { ROLE_BOTH, ROLE_PREFILL, ROLE_DECODE };
-enum pod_engine { ENGINE_UNKNOWN, ENGINE_VLLM, ENGINE_SGLANG, ENGINE_TRTLLM };
+enum pod_engine { ENGINE_UNKNOWN, ENGINE_VLLM, ENGINE_SGLANG, ENGINE_TRTLLM, ENGINE_TRITON };
 
 /* What discovery says of a pod. Strings are owned by whoever holds the struct. */
 struct pod_spec {
@@ -53,6 +53,13 @@ struct pod_sample {
 	uint32_t block_size, num_blocks;   /* 0: not known */
 	double process_start;		   /* seconds since the epoch, NAN */
 	bool asleep;
+};
+
+/* LoRA adapters by what runs and waits, as vLLM tells; names joined by commas. */
+struct pod_adapters {
+	bool known;
+	uint32_t max; /* that may run at once, 0: not told */
+	char running[512], waiting[512];
 };
 
 /* Work that this gateway has sent and not seen finished. See the essay in ledger.c. */
@@ -92,6 +99,7 @@ struct pod {
 	char *roots[POD_MODELS_MAX]; /* of models[i]; NULL: itself, as for LoRA adapters */
 	char model_root[256];	     /* the first root given, "" for none */
 	struct pod_sample sample;
+	struct pod_adapters adapters;
 	char last_error[160]; /* of health, scrape or a garbage answer; shown by pod show */
 	/* ledger and what the data path observes */
 	struct ledger ledger;

@@ -57,14 +57,22 @@ static const struct rule rules[] = {
 	  NONE },
 };
 
+static const struct str lora_info = S("vllm:lora_requests_info"), sleep_state = S("vllm:engine_sleep_state"),
+			process_start = S("process_start_time_seconds"),
+			triton_pending = S("nv_inference_pending_request_count");
+
 /* The reading of one page. Numbers of several engines on it are kept apart; the engine seen first is the pod's. */
 struct reading {
 	struct str model; /* whose series count; found with the first one that has a label for it */
+	bool asked;	  /* the caller has named it */
 	enum pod_engine engine;
 	double v[T_N];
 	bool seen[T_N];
 	bool asleep;
 	double start;
+	double pending; /* of Triton's queues, all models together; NAN: there are none */
+	double lora_at; /* of the newest row so far */
+	struct pod_adapters *adapters;
 };
 
 static struct str label_of(const struct expo_sample *s, struct str name)
@@ -128,18 +136,69 @@ static void sleeping(struct reading *r, const struct expo_sample *s)
 		r->asleep = true;
 }
 
+/* A list of names, escapes taken off; what does not fit is left out from a comma on. */
+static void take_list(char *out, size_t cap, struct str s)
+{
+	size_t n = 0, whole = 0;
+
+	for (size_t i = 0; i < s.n; i++) {
+		if (s.p[i] == '\\' && i + 1 < s.n)
+			i++;
+		else if (s.p[i] == ',')
+			whole = n;
+		if (n + 1 == cap) {
+			n = whole;
+			break;
+		}
+		out[n++] = s.p[i];
+	}
+	out[n] = '\0';
+}
+
+/* Each combination that there has been stays as a row of its own; its value is when it was last so. */
+static void adapters(struct reading *r, const struct expo_sample *s)
+{
+	struct pod_adapters *a = r->adapters;
+	uint64_t max;
+
+	if (!a || !isfinite(s->value) || s->value <= r->lora_at)
+		return;
+	r->lora_at = s->value;
+	a->known = true;
+	a->max = str_u64(label_of(s, STR("max_lora")), &max) || max > UINT32_MAX ? 0 : (uint32_t)max;
+	take_list(a->running, sizeof(a->running), label_of(s, STR("running_lora_adapters")));
+	take_list(a->waiting, sizeof(a->waiting), label_of(s, STR("waiting_lora_adapters")));
+}
+
+/* Triton counts for each of its models (of an ensemble, its steps too), whatever the back end. */
+static void pending(struct reading *r, const struct expo_sample *s)
+{
+	if (r->asked && !str_eq(label_of(s, STR("model")), r->model))
+		return;
+	if (isfinite(s->value) && s->value >= 0)
+		r->pending = isnan(r->pending) ? s->value : r->pending + s->value;
+}
+
 static void sample(void *arg, const struct expo_sample *s)
 {
 	struct reading *r = arg;
 
-	if (str_eq(s->name, STR("process_start_time_seconds"))) {
+	if (str_eq(s->name, process_start)) {
 		/* Several processes may be joined on a page; the youngest tells of a restart. */
 		if (isfinite(s->value) && !(s->value <= r->start))
 			r->start = s->value;
 		return;
 	}
-	if (str_eq(s->name, STR("vllm:engine_sleep_state"))) {
+	if (str_eq(s->name, sleep_state)) {
 		sleeping(r, s);
+		return;
+	}
+	if (str_eq(s->name, lora_info)) {
+		adapters(r, s);
+		return;
+	}
+	if (str_eq(s->name, triton_pending)) {
+		pending(r, s);
 		return;
 	}
 	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
@@ -159,7 +218,8 @@ static void sample(void *arg, const struct expo_sample *s)
 
 static bool wanted(struct str name)
 {
-	if (str_eq(name, STR("process_start_time_seconds")) || str_eq(name, STR("vllm:engine_sleep_state")))
+	if (str_eq(name, process_start) || str_eq(name, sleep_state) || str_eq(name, lora_info) ||
+	    str_eq(name, triton_pending))
 		return true;
 	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++)
 		if (str_eq(rules[i].name, name))
@@ -172,10 +232,14 @@ static uint32_t count_of(const struct reading *r, enum target t)
 	return r->seen[t] && r->v[t] <= UINT32_MAX ? (uint32_t)r->v[t] : 0;
 }
 
-void metrics_read(struct str text, struct str model, struct pod_sample *ret, enum pod_engine *ret_engine)
+void metrics_read(struct str text, struct str model, struct pod_sample *ret, enum pod_engine *ret_engine,
+		  struct pod_adapters *ret_adapters)
 {
-	struct reading r = { .model = model, .start = NAN };
+	struct reading r = { .model = model, .asked = model.p, .start = NAN, .pending = NAN, .lora_at = -INFINITY };
 
+	if (ret_adapters)
+		*ret_adapters = (struct pod_adapters){ .known = false };
+	r.adapters = ret_adapters;
 	expo_each(text, wanted, sample, &r);
 	*ret = (struct pod_sample){
 		.running = r.seen[T_RUNNING] ? r.v[T_RUNNING] : NAN,
@@ -189,5 +253,10 @@ void metrics_read(struct str text, struct str model, struct pod_sample *ret, enu
 	/* SGLang before its capacity metrics: tokens only, and a page is one of them unless said otherwise. */
 	if (!ret->num_blocks && r.seen[T_TOKENS] && ret->block_size)
 		ret->num_blocks = (uint32_t)(r.v[T_TOKENS] / ret->block_size);
+	/* Beside TRT-LLM's own numbers Triton's queues say nothing new. */
+	if (r.engine == ENGINE_UNKNOWN && !isnan(r.pending)) {
+		r.engine = ENGINE_TRITON;
+		ret->waiting = r.pending;
+	}
 	*ret_engine = r.engine;
 }

@@ -149,6 +149,7 @@ static void metrics_unknown(struct pod *p)
 
 	s.at_ns = 0;
 	s.running = s.waiting = s.kv_usage = NAN;
+	p->adapters.known = false;
 	pod_set_sample(p, &s);
 }
 
@@ -188,9 +189,10 @@ static void take_metrics(struct job *j)
 	struct pod *p = j->t->pod;
 	struct scrape *s = j->t->s;
 	enum pod_engine engine;
+	struct pod_adapters adapters;
 	struct pod_sample sample;
 
-	metrics_read(buf_str(&j->ask.body), (struct str){ NULL, 0 }, &sample, &engine);
+	metrics_read(buf_str(&j->ask.body), (struct str){ NULL, 0 }, &sample, &engine, &adapters);
 	if (engine == ENGINE_UNKNOWN) {
 		failed(j, "200, but no metric of a known engine");
 		return;
@@ -199,6 +201,7 @@ static void take_metrics(struct job *j)
 	stats_inc(s->st, STATS_SCRAPE_OK);
 	sample.at_ns = loop_now(s->loop);
 	pod_set_sample(p, &sample);
+	p->adapters = adapters;
 	p->engine = engine;
 }
 

@@ -40,8 +40,9 @@ struct expo_sample {
 };
 unsigned expo_parse(struct str text, void (*sample)(void *arg, const struct expo_sample *s), void *arg);
 
-/* The engine's load out of a metrics page: names of vLLM (v1, v0), SGLang, TRT-LLM, Triton. <model> selects where one
- * page has several; {NULL, 0}: the first seen. */
-void metrics_read(struct str text, struct str model, struct pod_sample *ret, enum pod_engine *ret_engine);
+/* The engine's load out of a metrics page: names of vLLM (v1, v0), SGLang, TRT-LLM, Triton with TRT-LLM or without.
+ * <model> selects where one page has several; {NULL, 0}: the first seen. <ret_adapters> may be NULL. */
+void metrics_read(struct str text, struct str model, struct pod_sample *ret, enum pod_engine *ret_engine,
+		  struct pod_adapters *ret_adapters);
 
 #endif
