@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "ctl/ctl.h"
+#include "talk.h"
 
 static struct {
 	struct loop *loop;
@@ -99,24 +100,6 @@ static int dial(void)
 	assert_int_equal(connect(fd, &d.addr.sa, d.addr.len), 0);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
 	return fd;
-}
-
-static void say(int fd, const char *text)
-{
-	assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
-}
-
-/* All that comes until the server closes; a reset fails. */
-static void hear(int fd, struct buf *ret)
-{
-	ssize_t n;
-
-	while ((n = recv(fd, buf_room(ret, 65536), 65536, 0)) > 0)
-		buf_commit(ret, (size_t)n);
-	assert_int_equal(n, 0);
-	buf_put(ret, "", 1);
-	ret->len--;
-	close(fd);
 }
 
 static void a_request_gets_its_status(void **state)

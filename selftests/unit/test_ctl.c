@@ -18,6 +18,7 @@
 
 #include "base/time.h"
 #include "ctl/ctl.h"
+#include "talk.h"
 
 /* The daemon's side: a loop in a thread of its own, with commands that do what their names say. */
 static struct {
@@ -151,24 +152,6 @@ static int dial(void)
 	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
 	return fd;
-}
-
-static void say(int fd, const char *text)
-{
-	assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
-}
-
-/* All that comes until the daemon hangs up. */
-static void hear(int fd, struct buf *ret)
-{
-	ssize_t n;
-
-	while ((n = recv(fd, buf_room(ret, 65536), 65536, 0)) > 0)
-		buf_commit(ret, (size_t)n);
-	assert_int_equal(n, 0);
-	buf_put(ret, "", 1);
-	ret->len--;
-	close(fd);
 }
 
 static void a_command_gets_its_arguments_and_gives_its_data(void **state)
