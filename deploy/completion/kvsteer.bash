@@ -8,17 +8,17 @@ _kvsteer()
 	declare -F _get_comp_words_by_ref >/dev/null && _get_comp_words_by_ref -n : cur prev
 	case $prev in
 	--control) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-	-m|--model|-n|--lines) return ;;
+	-m|--model|-n|--lines|--set) return ;;
 	esac
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		--control|-m|--model|-n|--lines) ((i++)) ;;
+		--control|-m|--model|-n|--lines|--set) ((i++)) ;;
 		-*) ;;
 		*) if [ -z "$object" ]; then object=${COMP_WORDS[i]}; elif [ -z "$verb" ]; then verb=${COMP_WORDS[i]}; fi ;;
 		esac
 	done
 	case $cur in
-	-*) object=-; verb=; words='--control --json --model --lines --rst --help --version' ;;
+	-*) object=-; verb=; words='--control --json --model --lines --rst --set --help --version' ;;
 	esac
 	case $object/$verb in
 	/) words='status pod decision index config bpf reload drain version completion' ;;

@@ -334,6 +334,12 @@ static void configuration_is_checked_without_a_daemon(void **state)
 	snprintf(want, sizeof(want), "%s/c: ok\n", d.dir);
 	assert_string_equal(buf_data(&out), want);
 	snprintf(want, sizeof(want), "%s/c", d.dir);
+	snprintf(args, sizeof(args), "config check --set pools[0].limits.retrys=1 --set x %s/c", d.dir);
+	assert_int_equal(kvsteer(args, &out, &err), 1);
+	assert_string_equal(buf_data(&err), "pools[0].limits.retrys: unknown key, did you mean \"retries\"?\n"
+					    "--set x: KEY=VALUE is wanted\n");
+	snprintf(args, sizeof(args), "config check --set pools[0].limits.retries=1 %s/c", d.dir);
+	assert_int_equal(kvsteer(args, &out, &err), 0);
 	f = fopen(want, "we");
 	fputs("memry: 1\n", f);
 	fclose(f);
@@ -389,7 +395,7 @@ static void completion_knows_objects_verbs_and_pods(void **state)
 		{ "pod u", "undrain" },
 		{ "-j pod s", "show" },
 		{ "--control x pod s", "show" },
-		{ "-", "--control --json --model --lines --rst --help --version" },
+		{ "-", "--control --json --model --lines --rst --set --help --version" },
 		{ "pod show ''", "10.0.0.1:8000 10.0.0.22:8000" },
 	};
 	static const char cmd[] =

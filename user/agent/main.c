@@ -60,24 +60,6 @@ static const char *key_of(int opt)
 	}
 }
 
-static int set_pair(struct config *cfg, const char *pair, struct buf *err)
-{
-	const char *eq = strchr(pair, '=');
-	char *key;
-	int r;
-
-	if (!eq) {
-		buf_printf(err, "--set %s: KEY=VALUE is wanted\n", pair);
-		return -EINVAL;
-	}
-	key = str_dup((struct str){ pair, (size_t)(eq - pair) });
-	if (!key)
-		return -ENOMEM;
-	r = config_set(cfg, key, eq + 1, err);
-	free(key);
-	return r;
-}
-
 static void help(void)
 {
 	struct buf b = { 0 };
@@ -135,7 +117,7 @@ static struct config *read_options(int argc, char **argv, bool *ret_check, int *
 		else if (opt == 'p')
 			r = config_add_pod(cfg, optarg, err);
 		else if (opt == OPT_SET)
-			r = set_pair(cfg, optarg, err);
+			r = config_set_pair(cfg, optarg, err);
 		else if (key_of(opt))
 			r = config_set(cfg, key_of(opt), optarg, err);
 		if (r)

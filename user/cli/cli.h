@@ -14,7 +14,9 @@
 /* Exit codes, by class. */
 enum cli_exit { CLI_OK, CLI_FAILED, CLI_USAGE, CLI_UNREACHABLE, CLI_NOT_FOUND };
 
-enum cli_flag { FLAG_MODEL = 1, FLAG_LINES = 2, FLAG_RST = 4 };
+enum cli_flag { FLAG_MODEL = 1, FLAG_LINES = 2, FLAG_RST = 4, FLAG_SET = 8 };
+
+#define CLI_SET_MAX 64
 
 struct cli {
 	const char *control;
@@ -22,6 +24,8 @@ struct cli {
 	const char *model; /* --model, NULL: none */
 	unsigned lines;	   /* -n */
 	bool rst;	   /* --rst */
+	unsigned nset;	   /* --set */
+	const char *set[CLI_SET_MAX];
 };
 
 struct verb {
@@ -51,6 +55,8 @@ int cli_fail(const struct cli *c, enum cli_exit code, const char *fmt, ...) __at
 
 /* Ask the daemon. <args> is taken, NULL: none. CLI_OK and its data in *ret, or it has been said what is wrong. */
 int cli_call(const struct cli *c, const char *cmd, json_t *args, json_t **ret);
+/* Ask and print: the data as JSON under -j, else by <print>. Returns the exit code. */
+int cli_show(const struct cli *c, const char *cmd, json_t *args, void (*print)(const json_t *v));
 /* The data of an answer, borrowed; NULL when the daemon refused (said), and the exit code in *ret. */
 json_t *cli_data(const struct cli *c, json_t *answer, int *ret);
 /* What ctl_call and ctl_follow give as a negative errno. */

@@ -6,17 +6,14 @@
 #include "cli/cli.h"
 #include "config/config.h"
 
+static void print_yaml(const json_t *v)
+{
+	fputs(cli_text(v, "yaml"), stdout);
+}
+
 static int show(struct cli *c, int argc, char **argv)
 {
-	json_t *v = NULL;
-	int r = cli_call(c, "config.show", NULL, &v);
-
-	if (r == CLI_OK && c->json)
-		cli_print_json(v);
-	else if (r == CLI_OK)
-		fputs(cli_text(v, "yaml"), stdout);
-	json_decref(v);
-	return r;
+	return cli_show(c, "config.show", NULL, print_yaml);
 }
 
 /* Errors are the configuration's own lines: FILE:LINE:COL first, as editors like them. */
@@ -24,10 +21,17 @@ static int check(struct cli *c, int argc, char **argv)
 {
 	struct buf err = { 0 };
 	struct config *cfg = config_load(argv[0], &err);
-	int r = cfg ? config_check(cfg, &err) : -errno;
+	int r = cfg ? 0 : -errno;
 	json_t *errors = json_array(), *v;
 	char *save = NULL;
 
+	for (unsigned i = 0; cfg && i < c->nset; i++) {
+		int e = config_set_pair(cfg, c->set[i], &err);
+
+		r = r ? r : e;
+	}
+	if (cfg && !r)
+		r = config_check(cfg, &err);
 	config_free(cfg);
 	if (buf_put(&err, "", 1) == 0 && c->json) {
 		for (char *line = strtok_r(buf_data(&err), "\n", &save); line; line = strtok_r(NULL, "\n", &save))
@@ -64,7 +68,7 @@ static int defaults(struct cli *c, int argc, char **argv)
 
 static const struct verb verbs[] = {
 	{ "show", "", "what the daemon runs with, every key", 0, 0, 0, NULL, show },
-	{ "check", "FILE", "is this file right? (needs no daemon)", 0, 1, 1, "file", check },
+	{ "check", "[--set KEY=VALUE]… FILE", "is this file right? (needs no daemon)", FLAG_SET, 1, 1, "file", check },
 	{ "defaults", "[--rst]", "every key explained (needs no daemon)", FLAG_RST, 0, 0, NULL, defaults },
 };
 const struct object object_config = { .name = "config", .doc = "configuration", OBJECT_VERBS(verbs) };

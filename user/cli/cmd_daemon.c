@@ -5,37 +5,27 @@
 
 #include "cli/cli.h"
 
-static int reload(struct cli *c, int argc, char **argv)
+static void print_changed(const json_t *v)
 {
-	json_t *v = NULL, *changed;
-	int r = cli_call(c, "reload", NULL, &v);
-
-	if (r)
-		return r;
-	changed = json_object_get(v, "changed");
-	if (c->json)
-		cli_print_json(v);
-	else if (json_array_size(changed) == 0)
+	if (json_array_size(json_object_get(v, "changed")) == 0)
 		puts("reloaded, nothing has changed");
 	else
 		printf("reloaded, changed: %s\n", cli_text(v, "changed"));
-	json_decref(v);
-	return r;
+}
+
+static int reload(struct cli *c, int argc, char **argv)
+{
+	return cli_show(c, "reload", NULL, print_changed);
+}
+
+static void print_draining(const json_t *v)
+{
+	puts("draining: no new connections, streams go on");
 }
 
 static int drain(struct cli *c, int argc, char **argv)
 {
-	json_t *v = NULL;
-	int r = cli_call(c, "drain", NULL, &v);
-
-	if (r)
-		return r;
-	if (c->json)
-		cli_print_json(v);
-	else
-		puts("draining: no new connections, streams go on");
-	json_decref(v);
-	return r;
+	return cli_show(c, "drain", NULL, print_draining);
 }
 
 static int version(struct cli *c, int argc, char **argv)

@@ -69,22 +69,16 @@ static void print_candidates(const json_t *list)
 	table_print(&t);
 }
 
+static void print_decision(const json_t *v)
+{
+	cli_print_object(v);
+	putchar('\n');
+	print_candidates(json_object_get(v, "candidates"));
+}
+
 static int show(struct cli *c, int argc, char **argv)
 {
-	json_t *v = NULL;
-	int r = cli_call(c, "decision.show", json_pack("{s:s}", "request", argv[0]), &v);
-
-	if (r)
-		return r;
-	if (c->json) {
-		cli_print_json(v);
-	} else {
-		cli_print_object(v);
-		putchar('\n');
-		print_candidates(json_object_get(v, "candidates"));
-	}
-	json_decref(v);
-	return r;
+	return cli_show(c, "decision.show", json_pack("{s:s}", "request", argv[0]), print_decision);
 }
 
 static const struct verb verbs[] = {

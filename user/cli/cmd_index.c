@@ -10,15 +10,7 @@
 
 static int stats(struct cli *c, int argc, char **argv)
 {
-	json_t *v = NULL;
-	int r = cli_call(c, "index.stats", NULL, &v);
-
-	if (r == CLI_OK && c->json)
-		cli_print_json(v);
-	else if (r == CLI_OK)
-		cli_print_object(v);
-	json_decref(v);
-	return r;
+	return cli_show(c, "index.stats", NULL, cli_print_object);
 }
 
 static int read_all(FILE *f, struct buf *text)
@@ -78,7 +70,7 @@ static void print_holders(const json_t *v)
 static int lookup(struct cli *c, int argc, char **argv)
 {
 	struct buf text = { 0 };
-	json_t *args, *v = NULL;
+	json_t *args;
 	int r = text_of(c, argv[0], &text);
 
 	if (r)
@@ -89,12 +81,7 @@ static int lookup(struct cli *c, int argc, char **argv)
 		r = cli_fail(c, CLI_USAGE, "the text is not UTF-8");
 		goto out;
 	}
-	r = cli_call(c, "index.lookup", args, &v);
-	if (r == CLI_OK && c->json)
-		cli_print_json(v);
-	else if (r == CLI_OK)
-		print_holders(v);
-	json_decref(v);
+	r = cli_show(c, "index.lookup", args, print_holders);
 out:
 	buf_free(&text);
 	return r;

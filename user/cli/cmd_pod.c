@@ -25,7 +25,7 @@ static bool several_pools(const json_t *pods)
 	return false;
 }
 
-static int list(struct cli *c, int argc, char **argv)
+static void print_list(const json_t *v)
 {
 	static const char *const heads[] = { "POD",	  "STATE",   "ROLE",	">INFLIGHT",  ">WAITING",
 					     ">KV",	  "INDEX",   ">BLOCKS", ">PREDICTED", ">REPORTED",
@@ -45,20 +45,11 @@ static int list(struct cli *c, int argc, char **argv)
 					    "engine",
 					    "pool" };
 	unsigned cols = sizeof(heads) / sizeof(heads[0]);
-	json_t *v = NULL;
 	const json_t *pod;
 	struct table t;
 	char pct[16];
 	size_t i;
-	int r = cli_call(c, "pod.list", NULL, &v);
 
-	if (r)
-		return r;
-	if (c->json) {
-		cli_print_json(v);
-		json_decref(v);
-		return r;
-	}
 	if (!several_pools(v))
 		cols--;
 	table_begin(&t, cols, heads);
@@ -74,49 +65,36 @@ static int list(struct cli *c, int argc, char **argv)
 		if (why && *why)
 			printf("%s: %s\n", cli_text(pod, "name"), why);
 	}
-	json_decref(v);
-	return r;
 }
 
-static int ask(struct cli *c, const char *cmd, const char *pod, json_t **ret)
+static int list(struct cli *c, int argc, char **argv)
 {
-	return cli_call(c, cmd, json_pack("{s:s}", "pod", pod), ret);
+	return cli_show(c, "pod.list", NULL, print_list);
+}
+
+static json_t *named(const char *pod)
+{
+	return json_pack("{s:s}", "pod", pod);
+}
+
+static void print_state(const json_t *v)
+{
+	printf("%s is %s\n", cli_text(v, "pod"), cli_text(v, "state"));
 }
 
 static int show(struct cli *c, int argc, char **argv)
 {
-	json_t *v = NULL;
-	int r = ask(c, "pod.show", argv[0], &v);
-
-	if (r == CLI_OK && c->json)
-		cli_print_json(v);
-	else if (r == CLI_OK)
-		cli_print_object(v);
-	json_decref(v);
-	return r;
-}
-
-static int change(struct cli *c, const char *cmd, const char *pod)
-{
-	json_t *v = NULL;
-	int r = ask(c, cmd, pod, &v);
-
-	if (r == CLI_OK && c->json)
-		cli_print_json(v);
-	else if (r == CLI_OK)
-		printf("%s is %s\n", cli_text(v, "pod"), cli_text(v, "state"));
-	json_decref(v);
-	return r;
+	return cli_show(c, "pod.show", named(argv[0]), cli_print_object);
 }
 
 static int drain(struct cli *c, int argc, char **argv)
 {
-	return change(c, "pod.drain", argv[0]);
+	return cli_show(c, "pod.drain", named(argv[0]), print_state);
 }
 
 static int undrain(struct cli *c, int argc, char **argv)
 {
-	return change(c, "pod.undrain", argv[0]);
+	return cli_show(c, "pod.undrain", named(argv[0]), print_state);
 }
 
 static const struct verb verbs[] = {

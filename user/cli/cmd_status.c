@@ -18,23 +18,12 @@ static void print_uptime(json_int_t s)
 		printf("%lldm%llds", s / 60, s % 60);
 }
 
-static int status(struct cli *c, int argc, char **argv)
+static void print(const json_t *v)
 {
-	const json_t *pods, *dp, *index, *warning;
-	json_t *v = NULL;
+	const json_t *pods = json_object_get(v, "pods"), *dp = json_object_get(v, "datapath");
+	const json_t *index = json_object_get(v, "index"), *warning;
 	size_t i;
-	int r = cli_call(c, "status", NULL, &v);
 
-	if (r)
-		return r;
-	if (c->json) {
-		cli_print_json(v);
-		json_decref(v);
-		return r;
-	}
-	pods = json_object_get(v, "pods");
-	dp = json_object_get(v, "datapath");
-	index = json_object_get(v, "index");
 	printf("kvsteerd %s, pid %s, up ", cli_text(v, "version"), cli_text(v, "pid"));
 	print_uptime(num(v, "uptime_s"));
 	printf("\nlisteners  %s; admin %s; %s workers\n", cli_text(v, "listeners"), cli_text(v, "admin"),
@@ -50,8 +39,11 @@ static int status(struct cli *c, int argc, char **argv)
 	printf("memory     %s resident\n", cli_size(num(v, "rss_bytes")));
 	json_array_foreach(json_object_get(v, "warnings"), i, warning)
 		printf("warning    %s\n", json_string_value(warning));
-	json_decref(v);
-	return r;
+}
+
+static int status(struct cli *c, int argc, char **argv)
+{
+	return cli_show(c, "status", NULL, print);
 }
 
 static const struct verb verbs[] = {

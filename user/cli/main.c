@@ -22,6 +22,7 @@ static const struct {
 	{ "-m, --model NAME", "of that model", FLAG_MODEL },
 	{ "-n, --lines N", "that many of the last ones first (10)", FLAG_LINES },
 	{ "--rst", "as reStructuredText", FLAG_RST },
+	{ "--set KEY=VALUE", "as kvsteerd's; may be repeated", FLAG_SET },
 	{ "-h, --help", "this text", 0 },
 	{ "-V, --version", "version", 0 },
 };
@@ -141,10 +142,15 @@ static bool lines_of(const char *text, unsigned *ret)
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "control", required_argument, NULL, 'c' }, { "json", no_argument, NULL, 'j' },
-		{ "model", required_argument, NULL, 'm' },   { "lines", required_argument, NULL, 'n' },
-		{ "rst", no_argument, NULL, 'r' },	     { "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'V' },	     { NULL, 0, NULL, 0 },
+		{ "control", required_argument, NULL, 'c' },
+		{ "json", no_argument, NULL, 'j' },
+		{ "model", required_argument, NULL, 'm' },
+		{ "lines", required_argument, NULL, 'n' },
+		{ "rst", no_argument, NULL, 'r' },
+		{ "set", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ NULL, 0, NULL, 0 },
 	};
 	const char *env = getenv("KVSTEER_CONTROL");
 	struct cli c = { .control = env && *env ? env : CONTROL_DEFAULT, .lines = 10 };
@@ -176,6 +182,12 @@ int main(int argc, char **argv)
 		case 'r':
 			c.rst = true;
 			flags |= FLAG_RST;
+			break;
+		case 's':
+			if (c.nset == CLI_SET_MAX)
+				return cli_fail(&c, CLI_USAGE, "--set is given more than %u times", CLI_SET_MAX);
+			c.set[c.nset++] = optarg;
+			flags |= FLAG_SET;
 			break;
 		case 'h':
 			want_help = true;

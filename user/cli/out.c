@@ -99,6 +99,19 @@ int cli_call(const struct cli *c, const char *cmd, json_t *args, json_t **ret)
 	return r;
 }
 
+int cli_show(const struct cli *c, const char *cmd, json_t *args, void (*print)(const json_t *v))
+{
+	json_t *v = NULL;
+	int r = cli_call(c, cmd, args, &v);
+
+	if (r == CLI_OK && c->json)
+		cli_print_json(v);
+	else if (r == CLI_OK)
+		print(v);
+	json_decref(v);
+	return r;
+}
+
 int cli_print_json(const json_t *v)
 {
 	json_dumpf(v, stdout, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));

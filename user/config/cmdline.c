@@ -206,3 +206,21 @@ int config_set(struct config *c, const char *key, const char *value, struct buf 
 	buf_free(&why);
 	return r;
 }
+
+int config_set_pair(struct config *c, const char *pair, struct buf *err)
+{
+	const char *eq = strchr(pair, '=');
+	char *key;
+	int r;
+
+	if (!eq) {
+		buf_printf(err, "--set %s: KEY=VALUE is wanted\n", pair);
+		return -EINVAL;
+	}
+	key = str_dup((struct str){ pair, (size_t)(eq - pair) });
+	if (!key)
+		return -ENOMEM;
+	r = config_set(c, key, eq + 1, err);
+	free(key);
+	return r;
+}

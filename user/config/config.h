@@ -87,6 +87,7 @@ int config_add_listener(struct config *c, const char *address, struct buf *err);
 /* HOST:PORT[,role=…][,events=…][,replay=…][,metrics=…][,weight=N][,ranks=N] into pool "default". */
 int config_add_pod(struct config *c, const char *spec, struct buf *err);
 int config_set(struct config *c, const char *key, const char *value, struct buf *err); /* "memory.max" "1GiB" */
+int config_set_pair(struct config *c, const char *pair, struct buf *err);	       /* "memory.max=1GiB" */
 int config_check(const struct config *c, struct buf *err); /* what no single value shows: no pods, no listener … */
 
 void config_free(struct config *c);
