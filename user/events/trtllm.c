@@ -171,11 +171,12 @@ static void flush(struct decoding *d)
 
 	e->nhashes = d->nhashes - d->first_hash;
 	e->ntokens = d->ntokens - d->first_token;
-	e->hashes = d->hashes + d->first_hash;
-	e->tokens = d->tokens + d->first_token;
 	e->medium = level_of(d->level);
-	if (e->nhashes)
+	if (e->nhashes) {
+		e->hashes = d->hashes + d->first_hash;
+		e->tokens = e->ntokens ? d->tokens + d->first_token : NULL;
 		d->event(d->arg, e);
+	}
 	d->first_hash = d->nhashes;
 	d->first_token = d->ntokens;
 	e->nextra = 0;
