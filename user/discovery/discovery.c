@@ -77,7 +77,9 @@ static int endpoint_at(char *out, size_t cap, const char *text, const struct net
 	rest = *host == '*' ? host + 1 : host;
 	path = rest + strcspn(rest, "/");
 	net_addr_format_ip(a, ip);
-	snprintf(at, sizeof(at), *host != '*' ? "" : strchr(ip, ':') ? "[%s]" : "%s", ip);
+	at[0] = '\0';
+	if (*host == '*')
+		snprintf(at, sizeof(at), strchr(ip, ':') ? "[%s]" : "%s", ip);
 	n = snprintf(out, cap, "%.*s%s%.*s", (int)(host - text), text, at, (int)(path - rest), rest);
 	if (http && *host == '*' && path == rest && n > 0 && (size_t)n < cap)
 		n += snprintf(out + n, cap - (size_t)n, ":%u", net_addr_port(a));
