@@ -535,16 +535,17 @@ static void recovery_and_restart_leave_what_is_true(void **state)
 /* Guesses are fewer far from the beginning: a long prompt is found to within what each of them stands for. */
 static void a_long_prompt_is_guessed_to_within_its_grid(void **state)
 {
-	static const uint32_t parts[] = { 1, 57, 128, 129, 500, 1023, 1024, 1025, 4000, 4097, 11999 };
+	static const uint32_t parts[] = { 1,	57,   128,  129,  500,	513,  1023, 1024,
+					  1025, 2047, 2048, 2049, 4000, 4097, 11999 };
 	uint64_t *at = calloc(12100, sizeof(*at));
 	struct kvindex *x = fresh();
 	const char *text = text_of(0, 170000);
 
 	chunks_of(x, text, 12000 * INDEX_CHUNK, at, 12100);
 	assert_int_equal(index_speculate(x, 0, 0, at, 0, 12000, 14 * 256, NS_PER_S, 0), 0);
-	assert_true(stats(x).nodes < 700);
+	assert_true(stats(x).nodes < 310);
 	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-		uint32_t c = parts[i], step = c < 128 ? 1 : c < 1024 ? 8 : 32;
+		uint32_t c = parts[i], step = c < 128 ? 1 : c < 512 ? 8 : c < 2048 ? 32 : 128;
 		struct index_hit hit = look(x, 0, 0, text, (size_t)c * INDEX_CHUNK + 1);
 
 		assert_int_equal(hit.bytes / INDEX_CHUNK, c / step * step);
@@ -552,10 +553,41 @@ static void a_long_prompt_is_guessed_to_within_its_grid(void **state)
 	}
 	/* The same beginning, said by another. */
 	assert_int_equal(index_speculate(x, 1, 0, at, 0, 3000, 14 * 256, 0, 4000), 0);
-	assert_int_equal(look(x, 1, 0, text, 12000 * INDEX_CHUNK).bytes, 3000 / 32 * 32 * INDEX_CHUNK);
-	assert_int_equal(look(x, 0, 0, text, 12000 * INDEX_CHUNK - 1).bytes,
-			 12000 / 32 * 32 * INDEX_CHUNK - 32 * INDEX_CHUNK);
+	assert_int_equal(look(x, 1, 0, text, 12000 * INDEX_CHUNK).bytes, 3000 / 128 * 128 * INDEX_CHUNK);
+	assert_int_equal(look(x, 0, 0, text, 12000 * INDEX_CHUNK - 1).bytes, 11999 / 128 * 128 * INDEX_CHUNK);
 	index_free(x);
+	free(at);
+}
+
+/* Wherever in a long prompt the real blocks end. */
+static void guesses_go_on_behind_real_blocks(void **state)
+{
+	static const uint32_t blocks[] = { 1, 100, 112, 146, 147, 447, 585, 600, 1000, 1170, 1791, 2340, 2500 };
+	static const uint32_t parts[] = { 2, 100, 129, 300, 511, 513, 700, 1100, 2047, 2049, 2200, 2432, 2900, 3999 };
+	uint64_t *at = calloc(4001, sizeof(*at));
+	const char *text = text_of(0, 60000);
+
+	for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); i++) {
+		struct kvindex *x = fresh();
+		uint64_t real = (uint64_t)blocks[i] * BBYTES;
+
+		chunks_of(x, text, 4000 * INDEX_CHUNK, at, 4001);
+		put(x, 0, 1, text, blocks[i]);
+		put(x, 1, 1, text, 3000); /* whose blocks go on over the multiples */
+		assert_int_equal(
+			index_speculate(x, 0, 0, at, (uint32_t)(real / INDEX_CHUNK), 4000, 14 * 256, NS_PER_S, 0), 0);
+		for (size_t k = 0; k < sizeof(parts) / sizeof(parts[0]); k++) {
+			uint32_t c = parts[k], step = c < 128 ? 1 : c < 512 ? 8 : c < 2048 ? 32 : 128;
+			uint64_t want = (uint64_t)(c / step * step) * INDEX_CHUNK, len = (uint64_t)c * INDEX_CHUNK + 1;
+			uint64_t have = real < len ? real : len / BBYTES * BBYTES;
+
+			want = want > real ? want : have; /* before that nothing is guessed */
+			if (look(x, 0, 0, text, len).bytes != want)
+				fail_msg("%u blocks, %u chunks: %u, not %u", blocks[i], c,
+					 (unsigned)look(x, 0, 0, text, len).bytes, (unsigned)want);
+		}
+		index_free(x);
+	}
 	free(at);
 }
 
@@ -826,6 +858,7 @@ int main(void)
 		cmocka_unit_test(a_guess_ends_with_its_time),
 		cmocka_unit_test(a_match_by_guess_tells_its_age),
 		cmocka_unit_test(a_long_prompt_is_guessed_to_within_its_grid),
+		cmocka_unit_test(guesses_go_on_behind_real_blocks),
 		cmocka_unit_test(a_guess_is_refreshed_and_undone),
 		cmocka_unit_test(real_blocks_win_over_guesses),
 		cmocka_unit_test(an_engine_without_events_has_an_lru),

@@ -150,11 +150,30 @@ static void fetch_ahead(const struct kvindex *x, uint64_t ns, const uint64_t *at
 	__builtin_prefetch((const void *)&t->slot[table_home(t, key)]);
 }
 
+static int guess_chunk(struct kvindex *x, unsigned holder, uint32_t root, uint64_t h, uint32_t chunks, uint32_t q8,
+		       uint64_t until)
+{
+	uint32_t id = spec_get(x, root, h, (uint64_t)chunks * INDEX_CHUNK, true);
+	struct node *n = node_at(x, id);
+	int r;
+
+	if (!id)
+		return -ENOMEM;
+	count_add(&x->said, guess_weight(chunks));
+	__atomic_store_n(&n->depth, x->said, __ATOMIC_RELAXED);
+	atomic_store_explicit(&n->tok_end, (uint32_t)((uint64_t)chunks * q8 >> 8), memory_order_relaxed);
+	r = guess_put(x, holder, id, until);
+	if (r)
+		node_free_unused(x, id);
+	return r;
+}
+
 int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint64_t *at, uint32_t from, uint32_t n,
 		    uint32_t tokens_per_chunk_q8, uint64_t until_ns, uint32_t lru_chunks)
 {
 	struct holder *h = &x->holder[holder];
-	int r = 0;
+	uint32_t root;
+	int r;
 
 	if (holder >= x->nholders || (uint64_t)n * INDEX_CHUNK > UINT32_MAX)
 		return -EINVAL;
@@ -168,34 +187,23 @@ int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint6
 			return -ENOMEM;
 		stat_add(&x->st.bytes, WHEEL_SLOTS * sizeof(*h->wheel));
 	}
-	for (uint32_t i = n; i-- > from && !r;) {
-		uint64_t bytes = (uint64_t)(i + 1) * INDEX_CHUNK;
-		uint32_t root = 0, id = 0, weight = guess_weight(i + 1);
+	r = index_room(x, NULL, 0);
+	root = r ? 0 : root_get(x, ns);
+	if (!root)
+		r = -ENOMEM;
+	for (uint32_t c = guess_floor(n); c > from && !r; c = guess_floor(c - 1)) {
+		uint32_t ahead = AHEAD * guess_step(c);
 
-		if (!weight)
-			continue;
-		if (i >= from + AHEAD * weight)
-			fetch_ahead(x, ns, at, i - AHEAD * weight);
+		if (c > from + ahead)
+			fetch_ahead(x, ns, at, c - ahead - 1);
+		x->pin = root; /* making room may take the last guess below it */
 		r = index_room(x, NULL, 0);
 		if (!r)
-			root = root_get(x, ns);
-		x->pin = root;
-		if (root)
-			id = spec_get(x, root, at[i], bytes, true);
-		x->pin = id;
-		if (id) {
-			count_add(&x->said, weight);
-			__atomic_store_n(&node_at(x, id)->depth, x->said, __ATOMIC_RELAXED);
-		}
-		if (id)
-			atomic_store_explicit(&node_at(x, id)->tok_end,
-					      (uint32_t)((uint64_t)(i + 1) * tokens_per_chunk_q8 >> 8),
-					      memory_order_relaxed);
-		r = r ? r : id ? guess_put(x, holder, id, until_ns) : -ENOMEM;
-		x->pin = 0;
-		if (r && (id || root))
-			node_free_unused(x, id ? id : root);
+			r = guess_chunk(x, holder, root, at[c - 1], c, tokens_per_chunk_q8, until_ns);
 	}
+	x->pin = 0;
+	if (root)
+		node_free_unused(x, root);
 	while (!until_ns && h->lru_n > lru_chunks)
 		guess_free(x, h->lru_tail);
 	holder_active(x, holder);
@@ -207,11 +215,8 @@ void index_unspeculate(struct kvindex *x, unsigned holder, uint64_t ns, const ui
 	uint32_t root = holder < x->nholders ? root_find(x, ns) : 0;
 
 	x->pin = root;
-	for (uint32_t i = n; root && i-- > from;) {
-		if (!guess_weight(i + 1))
-			continue;
-
-		uint32_t id = spec_get(x, root, at[i], (uint64_t)(i + 1) * INDEX_CHUNK, false);
+	for (uint32_t c = root ? guess_floor(n) : 0; c > from; c = guess_floor(c - 1)) {
+		uint32_t id = spec_get(x, root, at[c - 1], (uint64_t)c * INDEX_CHUNK, false);
 		uint32_t *of = id ? pmap_find(&x->guess_of, pair_key(holder, id)) : NULL;
 
 		if (of && !--x->guess[*of].refs)

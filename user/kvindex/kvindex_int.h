@@ -173,14 +173,26 @@ struct kvindex {
 };
 
 /* A prompt of a megabyte has 18,000 chunks, and each guess costs the writer some cache misses: far from the beginning
- * fewer are kept. How many chunks a guess at the end of the first <chunks> stands for; 0: none is kept there. All of
- * GUESS_GRID's multiples are. */
-#define GUESS_GRID 32
+ * fewer are kept, what lies between two is a sixteenth of what stands before at most. All multiples of GUESS_GRID
+ * are kept. Steps are powers of two. */
+#define GUESS_GRID 128
+static inline uint32_t guess_step(uint64_t chunks)
+{
+	return chunks <= 128 ? 1 : chunks <= 512 ? 8 : chunks <= 2048 ? 32 : GUESS_GRID;
+}
+
+/* How many chunks a guess at the end of the first <chunks> stands for; 0: none is kept there. */
 static inline uint32_t guess_weight(uint64_t chunks)
 {
-	uint32_t step = chunks <= 128 ? 1 : chunks <= 1024 ? 8 : GUESS_GRID;
+	uint32_t step = guess_step(chunks);
 
-	return chunks % step ? 0 : step;
+	return chunks & (step - 1) ? 0 : step;
+}
+
+/* The last place at or before <chunks> where one is kept; 0: none. */
+static inline uint32_t guess_floor(uint32_t chunks)
+{
+	return chunks & ~(guess_step(chunks) - 1);
 }
 
 /* Single writer: no read-modify-write is needed. */
