@@ -15,6 +15,10 @@ PKGS := libzmq msgpack-c jansson yaml-0.1 libcurl libbpf libnl-3.0 libnl-route-3
 # Debian 12 names msgpack's C library "msgpack".
 PKGS := $(foreach p,$(PKGS),$(if $(filter msgpack-c,$(p)),$(shell pkg-config --exists msgpack-c 2>/dev/null && echo msgpack-c || echo msgpack),$(p)))
 
+# zstd is optional: Content-Encoding: zstd is passed on unread without it.
+ZSTD := $(shell pkg-config --exists libzstd 2>/dev/null && echo libzstd)
+PKGS += zlib $(ZSTD)
+
 comma := ,
 prefix ?= /usr
 OUT := .output$(if $(SANITIZE),/san-$(subst $(comma),-,$(SANITIZE)))$(if $(filter-out cc gcc,$(CC)),/$(notdir $(CC)))$(if $(COVERAGE_FLAGS),/coverage)
@@ -27,7 +31,7 @@ CFLAGS ?= -g
 ALL_CFLAGS = -std=gnu11 -O$(O) -D_GNU_SOURCE -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) \
 	-Wno-unused-parameter -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -fno-strict-aliasing \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all) $(COVERAGE_FLAGS) \
-	-Iuser -Iinclude -isystem .output $(CFLAGS)
+	-Iuser -Iinclude -isystem .output $(if $(ZSTD),-DKVS_ZSTD) $(CFLAGS)
 ALL_LDFLAGS = $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(COVERAGE_FLAGS) $(LDFLAGS)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
