@@ -76,6 +76,10 @@ class Proc:
     def alive(self):
         return self.p.poll() is None
 
+    def rss(self):
+        with open("/proc/%d/statm" % self.pid) as f:
+            return int(f.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
     def stop(self, sig=signal.SIGKILL, timeout=10):
         if self.alive():
             self.p.send_signal(sig)
@@ -148,6 +152,10 @@ class Gateway(Proc):
         need(self.alive(), "the gateway has ended: " + self.output())
         if wait and pods:
             until(lambda: all(p["models"] for p in self.cli("pod", "list")), "pods told their models")
+
+    def knows_zstd(self):
+        with open("/proc/%d/maps" % self.pid) as f:
+            return "libzstd" in f.read()
 
     def can_connect(self):
         try:

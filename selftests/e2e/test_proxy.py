@@ -5,10 +5,12 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import time
+import zlib
 
 import lib
 from lib import need, request, until
@@ -483,14 +485,78 @@ def test_members_that_name_hosts_are_refused(w):
     need(g.post('{"model":"m","prompt":"x","kv_transfer_params":null}').status == 200, "null is refused")
 
 
-def test_a_compressed_body_passes_unchanged_and_counts_as_opaque(w):
+def packed(data, how):
+    if how == "gzip":
+        return gzip.compress(data)
+    if how == "deflate":
+        return zlib.compress(data)
+    if how == "raw":
+        z = zlib.compressobj(wbits=-15)
+        return z.compress(data) + z.flush()
+    return subprocess.run(["zstd", "-q"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+def test_a_compressed_body_passes_unchanged_and_is_read(w):
     """Field case R1."""
+    pods = [w.pod(echo), w.pod(echo)]
+    g = w.gateway(pods)
+    ways = [("gzip", "gzip"), ("GZIP", "gzip"), ("x-gzip", "gzip"), ("deflate", "deflate"), ("deflate", "raw")]
+    if shutil.which("zstd") and g.knows_zstd():
+        ways.append(("zstd", "zstd"))
+    for n, (name, how) in enumerate(ways):
+        q = json.dumps(dict(PROMPT, prompt="%d " % n + "some words " * 5000)).encode()
+        z = packed(q, how)
+        first = g.post(z, headers=["Content-Encoding: " + name, "x-kvsteer-explain: 1"])
+        r = next(p for p in pods if p.name == first.headers["x-kvsteer-pod"]).requests[-1]
+        need(first.status == 200 and r.body == z and r.headers["content-encoding"] == name, "%s: changed" % how)
+        until(lambda: json.loads(g.post(q, headers=["x-kvsteer-explain: 1"]).headers["x-kvsteer-decision"])["predicted_tokens"] > 1000,
+              "%s: the plain body meets the packed one" % how)
+        with g.connect() as c:
+            c.send(request(z, chunked=100).replace(b"\r\n", b"\r\nContent-Encoding: %s\r\nx-kvsteer-explain: 1\r\n" % name.encode(), 1))
+            a = c.answer()
+        need(a.status == 200 and json.loads(a.headers["x-kvsteer-decision"])["predicted_tokens"] > 1000, "%s: not read in chunks" % how)
+    need(g.metric("opaque_total") == 0, "counted as opaque")
+
+
+def test_what_may_not_pass_is_found_in_a_compressed_body(w):
     pod = w.pod(echo)
     g = w.gateway([pod])
+    q = json.dumps(dict(PROMPT, kv_transfer_params={"remote_host": "h"})).encode()
+    for name, how in (("gzip", "gzip"), ("deflate", "deflate"), ("deflate", "raw")):
+        a = g.post(packed(q, how), headers=["Content-Encoding: " + name])
+        need(a.status == 400 and b"kv_transfer_params" in a.body, "%s: %d" % (how, a.status))
+    need(not pod.requests, "it reached the pod")
+
+
+def test_a_body_that_cannot_be_unpacked_is_opaque(w):
+    pod = w.pod(echo)
+    g = w.gateway([pod], limits="body: 1MiB")
     z = gzip.compress(json.dumps(PROMPT).encode())
-    a = g.post(z, headers=["Content-Encoding: gzip"])
-    need(a.status == 200 and pod.requests[0].body == z and pod.requests[0].headers["content-encoding"] == "gzip", "changed")
-    need(g.metric('opaque_total{reason="content_encoding"') == 1, "not counted")
+    for n, (name, body) in enumerate((("br", z), ("gzip, gzip", gzip.compress(z)), ("gzip", z[:-9]), ("gzip", z + b"x"), ("gzip", b"plain"), ("deflate", b"x"))):
+        a = g.post(body, headers=["Content-Encoding: " + name])
+        need(a.status == 200 and pod.requests[-1].body == body, "%s %d: %d" % (name, n, a.status))
+        need(g.metric('opaque_total{reason="content_encoding"') == n + 1, "%s %d: not counted" % (name, n))
+    bomb = gzip.compress(b" " * (1 << 30), 9)
+    need(len(bomb) < 1 << 20, "the bomb is too large")
+    before = g.rss()
+    a = g.post(bomb, headers=["Content-Encoding: gzip"])
+    need(a.status == 413, "a body that unpacks to 1 GB: %d" % a.status)
+    need(g.rss() - before < 8 << 20, "the gateway grew by %d bytes" % (g.rss() - before))
+
+
+def test_what_an_engine_reads_and_we_do_not_cannot_hide_what_may_not_pass(w):
+    pod = w.pod(echo)
+    g = w.gateway([pod])
+    for q, status in (('{"model":"m","prompt":"x","t":NaN}', 200),
+                      ('{"model":"m","prompt":"\\u00e4","t":NaN}', 200),
+                      ('{"model":"m","prompt":"x","t":NaN,"bootstrap_host":"h"}', 400),
+                      ('{"model":"m","prompt":"x","t":NaN,"\\u0062ootstrap_host":"h"}', 400),
+                      ('{"model":"m","prompt":"\\ud83d","bootstrap_host":"h"}', 400),
+                      ('{"model":"m","prompt":"x","bootstrap_host":"h"}'.encode("utf-16"), 400),
+                      ('{"model":"m","a":' + "[" * 100 + "]" * 100 + ',"bootstrap_host":"h"}', 400)):
+        seen = len(pod.requests)
+        need(g.post(q).status == status, "%r" % q)
+        need(len(pod.requests) - seen == (status == 200), "%r reached the pod" % q)
 
 
 def test_a_body_that_is_no_json_is_the_pods_to_judge(w):
@@ -677,6 +743,76 @@ def test_curl_and_its_large_upload(w):
         json.dump(dict(PROMPT, prompt="x" * 3000000), f)
     r = subprocess.run(["curl", "-sS", "-m", "10", "-H", "Content-Type: application/json", "--data-binary", "@" + body, "http://%s:%d/v1/completions" % g.addr], capture_output=True, text=True)
     need(r.returncode == 0 and json.loads(r.stdout)["n"] == os.path.getsize(body), "%s%s" % (r.stdout[:200], r.stderr))
+
+
+def in_two(g, first, rest, between):
+    """A long body of which the second part is sent when <between> has returned."""
+    body = first + rest
+    with g.connect() as c:
+        c.send(request(body)[:-len(rest)])
+        between()
+        c.send(rest.encode())
+        return c.answer()
+
+
+def begun(pod):
+    return lambda: until(lambda: pod.requests, "the pod sees the request", 2)
+
+
+def test_a_long_body_goes_on_before_it_is_whole(w):
+    pod = w.pod(echo)
+    g = w.gateway([pod])
+    first = '{"model":"m","prompt":"' + "x" * 100000
+    t = time.monotonic()
+    a = in_two(g, first, "y" * 50000 + '"}', begun(pod))
+    need(a.status == 200 and a.json()["n"] == len(first) + 50002, "not served whole: %s" % a.body[:200])
+    need(time.monotonic() - t < 1 and g.metric("early_decisions_total") == 1, "not early")
+    need(g.metric("opaque_total") == 0, "not read to its end")
+    # A body that cannot be read on is no reason to wait either; what it holds up to there may have been sent.
+    a = in_two(g, first, "y" * 50000 + '"', begun(pod))
+    need(a.status == 200, "a body that is no JSON is the engine's to refuse")
+
+
+def test_a_short_rest_or_an_unknown_model_is_waited_for(w):
+    pod = w.pod(echo)
+    g = w.gateway([pod])
+    for first, rest in (('{"model":"m","prompt":"' + "x" * 60000, "y" * 8000 + '"}'),
+                        ('{"prompt":"' + "x" * 100000, "y" * 50000 + '","model":"m"}')):
+        seen = len(pod.requests)
+        with g.connect() as c:
+            c.send(request(first + rest)[:-len(rest)])
+            time.sleep(0.02)
+            need(len(pod.requests) == seen, "decided on a part")
+            c.send(rest.encode())
+            need(c.answer().status == 200, "not served")
+    need(g.metric("early_decisions_total") == 0, "counted as early")
+
+
+def test_what_may_not_pass_is_found_behind_an_early_decision(w):
+    pod = w.pod(echo)
+    g = w.gateway([pod])
+    first = '{"model":"m","prompt":"' + "x" * 100000
+    a = in_two(g, first, "y" * 50000 + '","kv_transfer_params":{"remote_host":"h"}}', begun(pod))
+    need(a.status == 400 and b"kv_transfer_params" in a.body, "let pass: %d %s" % (a.status, a.body[:200]))
+    need(not pod.requests[0].body, "the pod got a whole request")
+    a = in_two(g, first, "y" * 50000 + '","model":"m","x":1}', lambda: until(lambda: len(pod.requests) == 2, "early", 2))
+    need(a.status == 200 and g.metric("early_decisions_late_total") == 1, "a second model is not noticed")
+    with g.connect() as c:
+        c.send(request(first + "y" * 50000 + '"}')[:-20000])
+        time.sleep(0.02)
+        need(len(pod.requests) == 2, "it goes on deciding early")
+
+
+def test_a_chunked_body_is_not_begun_before_its_framing_is_known(w):
+    pod = w.pod(echo)
+    g = w.gateway([pod])
+    data = request('{"model":"m","prompt":"' + "x" * 200000 + '"}', chunked=10000)
+    with g.connect() as c:
+        c.send(data[:data.index(b"\r\n\r\n") + 4 + 10 * 10008])
+        time.sleep(0.02)
+        need(not pod.requests, "begun")
+        c.send(b"zz\r\n")
+        need(c.answer().status == 400 and not pod.requests, "a broken body reached the pod")
 
 
 def test_memory_max_refuses_bodies_and_recovers(w):

@@ -197,6 +197,44 @@ def test_prompts_that_part_are_predicted_up_to_there(w):
         quiet(g)
 
 
+def test_what_was_decided_early_is_predicted_whole(w):
+    """Forwarded before the body was whole, so with a match of its first part; told is the match of all of it."""
+    big = "--kv-cache-size=60000", "--max-model-len=400000"
+    pods = [w.sim(*big), w.sim(*big)]
+    g = gateway(w, pods)
+    first = text(180000)
+    r = ask(g, first)
+    right(r, 0)
+    quiet(g)
+    again = ask(g, first)
+    right(again, cached(len(first)))
+    need(again.pod == r.pod, "%r, but %s has it" % (again, r.pod))
+    other = ask(g, first[:120000] + text(60000))
+    right(other, 120000)
+    need(g.metric("early_decisions_total") == 3, "not early: %s" % g.metric("early_decisions_total"))
+
+
+def test_a_part_that_two_pods_hold_decides_nothing(w):
+    big = "--kv-cache-size=60000", "--max-model-len=400000"
+    g = gateway(w, [w.sim(*big), w.sim(*big)])
+    both = text(100000)
+    pods = [ask(g, both).pod]
+    g.cli("pod", "drain", pods[0])
+    pods.append(ask(g, both).pod)
+    g.cli("pod", "undrain", pods[0])
+    need(pods[0] != pods[1], "the drained pod was chosen")
+    for deep in pods * 2:
+        other = pods[deep == pods[0]]
+        p = both + text(110000)
+        g.cli("pod", "drain", other)
+        need(ask(g, p).pod == deep, "the drained pod was chosen")
+        g.cli("pod", "undrain", other)
+        quiet(g)
+        r = ask(g, p)
+        right(r, cached(210000))
+        need(r.pod == deep, "%s has all of it: %r" % (deep, r))
+
+
 def test_the_log_line_names_pods_by_matched_blocks(w):
     sim = w.sim()
     g = gateway(w, [sim, w.sim(ip="127.0.0.4")])

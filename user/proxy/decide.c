@@ -3,6 +3,11 @@
  * Which pods may serve the request, how much of its prompt each holds, which one the policy takes. Everything shared is
  * read inside one qsbr section: the snapshot, the index. What leaves it is referenced.
  *
+ * A long body need not be whole. A prefix's match is final as soon as the text goes on beyond it: when at most one
+ * pod's match reaches to where the text stands, only that one can still grow, and growing makes it a better choice. If
+ * it is the choice already, or if none is left, the rest of the body cannot change the pod (decide_early), and goes on
+ * to it as it arrives; what was matched is looked up again when all of it is there (decide_rest).
+ *
  * The ladder (never worse than no gateway): exact text and live events → precise; a text that is only our own form of
  * the messages, or pods without events → approximate; no text but a session → session; nothing → load alone.
  */
@@ -14,6 +19,10 @@
 #include "proxy/proxy_int.h"
 
 #define GUESS_LIFE (2 * NS_PER_S)
+
+#define OPEN_MARGIN \
+	8192 /* bytes before the text's end: farther than two multiples at which guesses and blocks are found */
+#define LATE_PAUSE (60 * NS_PER_S) /* no early decisions, once a client has named its model behind the prompt */
 
 struct deciding {
 	struct request *r;
@@ -29,7 +38,7 @@ struct deciding {
 	uint32_t age[SCHED_ROWS_MAX];	  /* of a match by speculation, in chunks */
 	uint64_t best_bytes;		  /* of the deepest exact match */
 	uint32_t best_tokens;
-	bool live;
+	bool live, early;
 };
 
 static int refuse(struct refusal *no, enum stats_id why, int status, const char *type, const char *fmt, const char *arg)
@@ -160,6 +169,8 @@ static uint32_t prompt_tokens(const struct deciding *d)
 		return d->in->id_count;
 	if (d->in->opaque)
 		bytes = buf_len(&d->r->body);
+	else if (d->early)
+		bytes = d->r->body_bytes + d->r->body_left;
 	n = d->best_tokens + (bytes - (d->best_bytes < bytes ? d->best_bytes : bytes)) * 256 / (q8 ? q8 : 1024);
 	for (unsigned i = 0; i < d->nrows; i++)
 		if (n <= d->w->rows[i].matched)
@@ -167,43 +178,50 @@ static uint32_t prompt_tokens(const struct deciding *d)
 	return n > UINT32_MAX ? UINT32_MAX : n ? (uint32_t)n : 1;
 }
 
-/* Tell the index's writer what the chosen pod will hold. */
-static void speculate(struct deciding *d, unsigned row)
+/* What the chosen pod will hold: told to the index's writer once the request is on its way. */
+static void plan_guess(struct deciding *d, unsigned row)
 {
 	struct worker *w = d->w;
 	const struct proxy_pool *pool = d->r->pool;
-	const struct index_text *hash = &d->in->prompt.hash;
 	struct pod *p = d->pods[row];
 	uint32_t q8 = atomic_load_explicit(&pool->bytes_per_token_q8, memory_order_relaxed);
 	bool live = d->in->exact && atomic_load(&p->index_live);
 	uint64_t tokens =
 		(uint64_t)d->s->samples[w->rows[row].pod].num_blocks * d->s->samples[w->rows[row].pod].block_size;
-	struct events_guess g = {
+	struct events_guess *g = &d->in->guess;
+
+	*g = (struct events_guess){
 		.holder = p->holder[0],
 		.ns = d->ns,
 		.from = d->bytes[row] / INDEX_CHUNK,
-		.n = hash->n,
+		.n = d->in->prompt.hash.n,
 		.tokens_per_chunk_q8 = INDEX_CHUNK * 256 * 256 / (q8 ? q8 : 1024),
 	};
-
-	if (!w->sh->events || g.holder >= INDEX_HOLDERS || (!live && !pool->cfg->approx_lru))
-		return;
-	if (live) {
-		g.until_ns = loop_now(w->loop) + GUESS_LIFE;
+	if (!w->sh->events || g->holder >= INDEX_HOLDERS || (!live && !pool->cfg->approx_lru)) {
+		g->n = 0;
+	} else if (live) {
+		g->until_ns = loop_now(w->loop) + GUESS_LIFE;
 	} else {
-		g.lru_chunks = (uint32_t)((tokens ? tokens : pool->cfg->kv_tokens) * q8 / 256 / INDEX_CHUNK);
+		g->lru_chunks = (uint32_t)((tokens ? tokens : pool->cfg->kv_tokens) * q8 / 256 / INDEX_CHUNK);
 		/* Without events only being said again keeps a prefix in the LRU; often enough is enough. */
-		if (d->age[row] > g.lru_chunks / 8)
-			g.from = 0;
+		if (d->age[row] > g->lru_chunks / 8)
+			g->from = 0;
 	}
-	if (g.from >= g.n)
+}
+
+void decide_tell(struct request *r)
+{
+	struct events_guess *g = &r->in->guess;
+
+	if (g->from >= g->n)
 		return;
-	g.at = malloc((g.n - g.from) * sizeof(*g.at));
-	if (!g.at)
+	g->at = malloc((g->n - g->from) * sizeof(*g->at));
+	if (!g->at)
 		return;
-	memcpy(g.at, hash->at + g.from, (g.n - g.from) * sizeof(*g.at));
-	if (events_guess(w->sh->events, &g))
-		free(g.at);
+	memcpy(g->at, r->in->prompt.hash.at + g->from, (g->n - g->from) * sizeof(*g->at));
+	if (events_guess(r->c->w->sh->events, g))
+		free(g->at);
+	g->n = 0;
 }
 
 /* The best rows into the explain record, by selection: there are few. */
@@ -238,13 +256,10 @@ static void explain(struct deciding *d)
 	}
 }
 
-static void pick(struct deciding *d)
+static void pick(struct deciding *d, struct sched_out *out)
 {
-	static const enum stats_id counters[] = { STATS_MODE_PRECISE, STATS_MODE_APPROX, STATS_MODE_SESSION,
-						  STATS_MODE_LOAD };
 	struct request *r = d->r;
 	struct worker *w = d->w;
-	struct sched_out out = { 0 };
 
 	ledger_read_pool(d->pods[0], &d->terms.pool_s, &d->terms.pool_t);
 	d->terms.session = r->session;
@@ -252,13 +267,21 @@ static void pick(struct deciding *d)
 			: d->in->exact && d->live ? SCHED_PRECISE
 						  : SCHED_APPROXIMATE;
 	d->terms.prompt_tokens = prompt_tokens(d);
-	r->pool->policy->pick(&d->terms, w->rows, d->nrows, &w->sched[r->pool - w->sh->pools], &w->rng, &out);
-	stats_inc(w->st, counters[d->terms.mode]);
-	for (unsigned i = 0; i < out.n; i++) {
-		const struct sched_row *row = &w->rows[out.row[i]];
+	r->pool->policy->pick(&d->terms, w->rows, d->nrows, &w->sched[r->pool - w->sh->pools], &w->rng, out);
+}
+
+static void commit(struct deciding *d, const struct sched_out *out)
+{
+	static const enum stats_id counters[] = { STATS_MODE_PRECISE, STATS_MODE_APPROX, STATS_MODE_SESSION,
+						  STATS_MODE_LOAD };
+	struct request *r = d->r;
+
+	stats_inc(d->w->st, counters[d->terms.mode]);
+	for (unsigned i = 0; i < out->n; i++) {
+		const struct sched_row *row = &d->w->rows[out->row[i]];
 
 		r->legs[r->nlegs++] = (struct leg){
-			.pod = pod_ref(d->pods[out.row[i]]),
+			.pod = pod_ref(d->pods[out->row[i]]),
 			.own = row->own,
 			.work = row->work,
 			.uncached = row->uncached,
@@ -269,8 +292,6 @@ static void pick(struct deciding *d)
 	r->d->mode = d->terms.mode;
 	r->d->prompt_tokens = d->terms.prompt_tokens;
 	explain(d);
-	if (!d->in->opaque && out.n)
-		speculate(d, out.row[0]);
 }
 
 /* What the text still needs to know about the pool. */
@@ -296,6 +317,7 @@ static int decide_inside(struct deciding *d, struct refusal *no)
 	struct request *r = d->r;
 	struct worker *w = d->w;
 	struct inspection *in = d->in;
+	struct sched_out out = { 0 };
 	uint64_t mask[4] = { 0 };
 	unsigned pool;
 	int status;
@@ -326,7 +348,10 @@ static int decide_inside(struct deciding *d, struct refusal *no)
 		match(d);
 	else
 		stats_inc(w->st, in->why);
-	pick(d);
+	pick(d, &out);
+	commit(d, &out);
+	if (!in->opaque && out.n)
+		plan_guess(d, out.row[0]);
 	return 0;
 }
 
@@ -339,6 +364,106 @@ int decide(struct request *r, struct refusal *no)
 	status = decide_inside(&d, no);
 	qsbr_leave(d.w->sh->qsbr, d.w->id);
 	return status;
+}
+
+/* The one row whose match may still grow with the text, -1: none, -2: several. */
+static int open_row(const struct deciding *d)
+{
+	int open = -1;
+
+	for (unsigned i = 0; i < d->nrows; i++)
+		if (d->bytes[i] + OPEN_MARGIN >= d->in->prompt.text.len)
+			open = open == -1 ? (int)i : -2;
+	return open;
+}
+
+static bool early_inside(struct deciding *d)
+{
+	struct request *r = d->r;
+	struct worker *w = d->w;
+	struct sched_out out = { 0 };
+	struct refusal no;
+	uint64_t mask[4] = { 0 };
+	unsigned pool;
+	int open;
+
+	d->s = endpoints_snapshot(w->sh->endpoints);
+	if (find_route(d, mask, &pool, &no) || !d->route)
+		return false;
+	r->pool = &w->sh->pools[pool];
+	if (atomic_load_explicit(&r->pool->queued, memory_order_relaxed) >= r->pool->cfg->queue)
+		return false;
+	candidates(d, mask, loop_now(w->loop));
+	if (d->nrows == 0 || settle_text(d))
+		return false;
+	match(d);
+	open = open_row(d);
+	if (open == -2)
+		return false;
+	pick(d, &out);
+	if (out.n == 0 || (open >= 0 && out.row[0] != (unsigned)open))
+		return false;
+	snprintf(r->d->model, sizeof(r->d->model), "%s", d->in->model);
+	snprintf(r->d->base, sizeof(r->d->base), "%s", d->route->base);
+	commit(d, &out);
+	return true;
+}
+
+bool decide_early(struct request *r)
+{
+	struct deciding d = { .r = r, .w = r->c->w, .in = r->in, .early = true };
+	bool done;
+
+	if (!r->in->model[0] || r->in->ids || loop_now(d.w->loop) < atomic_load(&d.w->sh->no_early_until))
+		return false;
+	qsbr_enter(d.w->sh->qsbr, d.w->id);
+	done = early_inside(&d);
+	qsbr_leave(d.w->sh->qsbr, d.w->id);
+	if (!done)
+		r->pool = NULL;
+	return done;
+}
+
+static void rest_inside(struct deciding *d)
+{
+	struct request *r = d->r;
+	struct leg *leg = &r->legs[r->leg];
+	unsigned i = 0;
+
+	d->s = endpoints_snapshot(d->w->sh->endpoints);
+	while (i < d->s->npods && d->s->pods[i] != leg->pod)
+		i++;
+	d->route = snapshot_route(d->s, str_of(d->in->model));
+	if (i == d->s->npods || !d->route || settle_text(d))
+		return; /* it has left meanwhile */
+	d->w->rows[0] = (struct sched_row){ .pod = (uint16_t)i };
+	d->pods[0] = leg->pod;
+	d->nrows = 1;
+	match(d);
+	r->d->predicted = leg->matched = d->w->rows[0].matched;
+	r->d->prompt_tokens = prompt_tokens(d);
+	for (unsigned k = 0; k < r->d->nrows; k++)
+		if (strcmp(r->d->rows[k].pod, leg->pod->name) == 0) {
+			r->d->rows[k].matched = leg->matched;
+			r->d->rows[k].blocks = d->w->row_blocks[0];
+		}
+	plan_guess(d, 0);
+}
+
+void decide_rest(struct request *r)
+{
+	struct deciding d = { .r = r, .w = r->c->w, .in = r->in };
+
+	if (r->in->late) {
+		stats_inc(d.w->st, STATS_EARLY_LATE);
+		atomic_store(&d.w->sh->no_early_until, loop_now(d.w->loop) + LATE_PAUSE);
+	}
+	if (r->in->late || r->in->opaque || r->in->ids)
+		return;
+	qsbr_enter(d.w->sh->qsbr, d.w->id);
+	rest_inside(&d);
+	qsbr_leave(d.w->sh->qsbr, d.w->id);
+	decide_tell(r);
 }
 
 unsigned proxy_lookup(struct proxy_shared *sh, unsigned reader, struct str model, struct str text,

@@ -21,8 +21,9 @@
 #define MARK_MEMBER  "\x02"
 #define MARK_RAW     "\x03"
 
-#define HASH_AT	   4096	      /* bytes that have gathered: few calls, and all of them still near */
-#define EXPECT_MAX (1u << 20) /* room taken for a prompt at once; what a client announces is not believed further */
+#define HASH_AT	   4096	       /* bytes that have gathered: few calls, and all of them still near */
+#define EARLY_MIN  (48u << 10) /* text that decides early; twice as much at each further try */
+#define EXPECT_MAX (1u << 20)  /* room taken for a prompt at once; what a client announces is not believed further */
 
 enum { OTHER, MODEL, SALT, SPECIAL, PROMPT, MESSAGES, FORBIDDEN };
 
@@ -52,6 +53,7 @@ struct inspection *inspection_new(struct worker *w, enum api_kind kind, uint64_t
 	in->w = w;
 	in->kind = kind;
 	in->special = true;
+	in->early_at = EARLY_MIN;
 	in->expect = expect < EXPECT_MAX ? (size_t)expect : EXPECT_MAX;
 	json_start(&in->json);
 	return in;
@@ -109,6 +111,7 @@ static int member_key(struct inspection *in, const struct json_val *key)
 		if (json_str_is(key, members[i].name)) {
 			in->member = members[i].member;
 			in->name = members[i].name.p;
+			in->late |= in->decided;
 			break;
 		}
 	if (!(in->member == PROMPT && in->kind == API_COMPLETIONS) && !(in->member == MESSAGES && in->kind == API_CHAT))
@@ -256,6 +259,14 @@ void inspection_feed(struct inspection *in, struct str body, bool whole)
 		inspection_forget_text(in);
 }
 
+bool inspection_may_be_early(struct inspection *in)
+{
+	if (in->err || in->no_text || in->lone || in->prompt.text.len < in->early_at)
+		return false;
+	in->early_at = 2 * in->prompt.text.len;
+	return true;
+}
+
 void inspection_judge(struct inspection *in)
 {
 	bool text = in->prompt.text.len > in->prompt.prefix;
@@ -265,6 +276,27 @@ void inspection_judge(struct inspection *in)
 		  : in->err				   ? STATS_OPAQUE_JSON
 		  : !in->whole				   ? STATS_OPAQUE_PARTIAL
 							   : STATS_OPAQUE_KIND;
+}
+
+/* Engines' parsers take more than JSON (NaN, UTF-16), so where ours has given up the names are looked for as bytes: as
+ * they are, with letters escaped, or in an encoding of wider characters. */
+bool inspection_suspicious(const struct inspection *in)
+{
+	const char *p = in->json.text, *end = p + in->json.n;
+
+	if (!in->err || in->json.n == 0)
+		return false;
+	if (memchr(p, '\0', in->json.n))
+		return true;
+	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
+		if (members[i].member == FORBIDDEN && memmem(p, in->json.n, members[i].name.p, members[i].name.n))
+			return true;
+	while ((p = memmem(p, (size_t)(end - p), "\\u00", 4))) {
+		p += 4;
+		if (p < end && *p >= '4' && *p <= '7')
+			return true;
+	}
+	return false;
 }
 
 int inspection_read_ids(struct inspection *in, const struct vocab *v)

@@ -12,6 +12,7 @@
 #include "proxy/proxy_int.h"
 
 #define SPARE_MAX (4u << 20) /* of text; more than that is given back at once */
+#define SLACK	  16384	     /* copying asks for more room than it fills */
 
 int prompt_start(struct worker *w, struct prompt *p, struct str prefix, size_t expect)
 {
@@ -22,7 +23,7 @@ int prompt_start(struct worker *w, struct prompt *p, struct str prefix, size_t e
 	p->text.off = p->text.len = 0;
 	index_text_init(&p->hash, p->hash.at, p->hash.cap);
 	p->prefix = (uint32_t)prefix.n;
-	if (!buf_room(&p->text, prefix.n + expect))
+	if (!buf_room(&p->text, prefix.n + expect + SLACK))
 		return -ENOMEM;
 	return buf_put(&p->text, prefix.p, prefix.n);
 }

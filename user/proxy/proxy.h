@@ -58,6 +58,7 @@ struct proxy_shared {
 	struct stats *stats;			       /* a shard per worker, from shard 0 */
 	struct stats_hist *ttft, *duration, *decision; /* one per worker each */
 	_Atomic int64_t memory;			       /* bytes of bodies held now, against memory.max */
+	_Atomic uint64_t no_early_until;	       /* monotonic; proxy/'s own */
 	_Atomic uint32_t streams, connections;
 	_Atomic bool draining;
 };

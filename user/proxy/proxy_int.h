@@ -15,6 +15,7 @@
 #include "base/rand.h"
 #include "base/time.h"
 #include "http/http.h"
+#include "http/inflate.h"
 #include "http/json.h"
 #include "http/sse.h"
 #include "loop/loop.h"
@@ -28,7 +29,8 @@
 #define LINGER_BYTES   (64u << 20)
 #define POOL_IDLE_MAX  (4 * NS_PER_S) /* uvicorn closes after 5 s */
 #define POOL_PER_POD   256
-#define PIECE	       (128 * 1024)	/* of a body that is received and read at once */
+#define PIECE	       (64 * 1024) /* of a body that is received and read at once */
+#define EARLY_REST     (16 * 1024) /* of a body still to come, to begin forwarding before it is whole */
 #define TURN_BYTES     (2u << 20)  /* per connection and turn: a bulk answer does not starve the others */
 #define MATCH_HITS_MAX 512
 
@@ -102,7 +104,8 @@ struct request {
 	struct proxy_pool *pool; /* NULL until decided */
 	enum api_kind kind;
 	bool head_method, minor_10, keep_alive, explain, opaque;
-	bool expect; /* 100-continue is asked for and not answered */
+	bool is_json; /* says the path or the Content-Type */
+	bool expect;  /* 100-continue is asked for and not answered */
 	bool decided;
 	bool vetted; /* all of the body was read and may pass */
 	bool queued; /* counted in pool->queued */
@@ -110,13 +113,16 @@ struct request {
 	uint64_t session;
 
 	/* toward the pod */
-	struct buf head;  /* rewritten request head */
-	struct buf body;  /* body bytes as received, framing included */
-	struct buf plain; /* data of a chunked body, for inspection */
+	struct buf head;	     /* rewritten request head */
+	struct buf body;	     /* body bytes as received, framing included */
+	struct buf plain;	     /* data of a chunked or packed body, for inspection */
+	struct http_inflate *unpack; /* its Content-Encoding; NULL: none, or <opaque> */
+	int unpacked;		     /* 0: more is to come, 1: to its end, else an error */
 	enum http_framing framing;
 	enum body_state body_state;
 	uint64_t body_left;  /* HTTP_LENGTH: not received yet */
 	uint64_t body_bytes; /* received */
+	uint64_t data_bytes; /* of these, without chunk framing */
 	struct http_chunks chunks;
 	struct inspection *in;	     /* until the body has been read and is decided on */
 	size_t head_sent, body_sent; /* of <head>, of <body> */
@@ -242,6 +248,8 @@ struct inspection {
 	bool opaque;  /* no text (set by inspection_judge) */
 	bool ids;     /* a prompt of token ids: text once the pool's vocabulary is known */
 	bool lone;    /* the text has a surrogate without its other half: no engine takes it */
+	bool decided; /* early */
+	bool late;    /* and a member has come since that steers */
 	bool no_text; /* only looked through for what may not pass */
 	uint8_t member;
 	enum stats_id why;     /* opaque: the counter that says why */
@@ -249,11 +257,13 @@ struct inspection {
 	char model[128], salt[128];
 	struct prompt prompt;
 	uint32_t id_count;
+	struct events_guess guess; /* decide.c's; n 0: there is none */
 	/* private */
 	struct worker *w;
 	enum api_kind kind;
 	int err;
 	const char *name;
+	size_t early_at; /* bytes of text at which an early decision is tried */
 	size_t expect, ids_from, ids_to, raw_from;
 	uint32_t items;
 	struct json json;
@@ -263,7 +273,9 @@ struct inspection *inspection_new(struct worker *w, enum api_kind kind, uint64_t
 void inspection_free(struct inspection *in);
 /* All of the body that has come, wherever it lies by now. */
 void inspection_feed(struct inspection *in, struct str body, bool whole);
-void inspection_judge(struct inspection *in); /* what was fed is what is decided on */
+bool inspection_may_be_early(struct inspection *in);	 /* is it time to try decide_early? */
+bool inspection_suspicious(const struct inspection *in); /* no JSON, and may hold what may not pass all the same */
+void inspection_judge(struct inspection *in);		 /* what was fed is what is decided on */
 /* The text of a token-id prompt; the body that was fed last is still there. 0, -ERANGE: an unknown id, -ENOMEM. */
 int inspection_read_ids(struct inspection *in, const struct vocab *v);
 void inspection_forget_text(struct inspection *in);
@@ -275,6 +287,9 @@ struct refusal {
 	char message[256];
 };
 int decide(struct request *r, struct refusal *no);
+bool decide_early(struct request *r); /* true: the rest of the body cannot change it, and legs[] are filled */
+void decide_rest(struct request *r);  /* after that: all of the body is here */
+void decide_tell(struct request *r);  /* the index's writer: what the chosen pod will hold */
 
 /* upstream.c */
 struct upstream *upstream_get(struct worker *w, struct pod *p, bool fresh); /* NULL and errno */

@@ -6,9 +6,10 @@
  *                        │ stalls         │            │ connect fails, 503, stale: the next leg
  *                        └────────────────┘            └ closed or reset before an answer: 502
  *
- * A request is decided when its body is whole, or when the body has paused for BODY_STALL (a client that waits for an
- * early answer must not wait for us). What was decided on a part is looked at again when the rest has come, before the
- * last bytes go on: members that clients may not set never reach a pod in a complete request.
+ * A request is decided when its body is whole; before that, if the rest of a long body cannot change the choice any
+ * more (decide_early); or when the body has paused for BODY_STALL (a client that waits for an early answer must not
+ * wait for us). What was decided on a part is looked at again when the rest has come, before the last bytes go on:
+ * members that clients may not set never reach a pod in a complete request.
  *
  * The body is kept until the answer's head is there, so that another leg can be tried; no byte of an answer has reached
  * the client before that.
@@ -131,6 +132,7 @@ int request_new(struct client *c, struct str head)
 	char path[2048];
 	enum api_kind kind;
 	struct request *r;
+	struct str coding;
 	bool own_id;
 	int e;
 
@@ -171,13 +173,17 @@ int request_new(struct client *c, struct str head)
 	r->arrived_ns = r->last_ns = loop_now(w->loop);
 	r->d->wall_ns = time_wall();
 	r->kind = kind;
+	r->is_json = kind != API_OTHER || str_starts(http_header_get(h, STR("content-type")), STR("application/json"));
 	r->head_method = str_eq(h->method, STR("HEAD"));
 	r->minor_10 = h->minor == 0;
 	r->keep_alive = h->keep_alive;
 	r->expect = h->expect_continue && h->minor == 1;
 	r->explain = str_eq(http_header_get(h, STR("x-kvsteer-explain")), STR("1"));
-	r->opaque = http_header_get(h, STR("content-encoding")).n &&
-		    !str_ieq(http_header_get(h, STR("content-encoding")), STR("identity"));
+	coding = http_header_get(h, STR("content-encoding"));
+	if (coding.n && !str_ieq(coding, STR("identity"))) {
+		r->unpack = http_inflate_new(coding);
+		r->opaque = !r->unpack;
+	}
 	r->framing = h->framing;
 	r->body_left = h->framing == HTTP_LENGTH ? h->length : 0;
 	r->body_state =
@@ -210,7 +216,8 @@ int request_new(struct client *c, struct str head)
 
 static void settle_memory(struct request *r)
 {
-	int64_t now = (int64_t)(r->body.cap + r->plain.cap + (r->in ? prompt_memory(&r->in->prompt) : 0));
+	int64_t now = (int64_t)(r->body.cap + r->plain.cap + (r->in ? prompt_memory(&r->in->prompt) : 0) +
+				(r->unpack ? HTTP_INFLATE_MEMORY : 0));
 	int64_t d = now - r->memory;
 
 	if (d) {
@@ -226,19 +233,47 @@ static bool over_memory(struct request *r)
 	       r->c->w->sh->cfg->memory_max;
 }
 
-static void plain_data(void *arg, const char *p, size_t n)
+/* Body data without chunk framing. A failure of buf_put shows as a short body at the end. */
+static void body_data(void *arg, const char *p, size_t n)
 {
 	struct request *r = arg;
 
-	buf_put(&r->plain, p, n); /* a failure shows as a short body at the end */
+	r->data_bytes += n;
+	if (!r->unpack)
+		buf_put(&r->plain, p, n);
+	else if (r->unpacked >= 0)
+		r->unpacked = http_inflate_feed(r->unpack, p, n, &r->plain, limits(r)->body);
 }
 
-static void refuse_member(struct request *r)
+/* What of the body can be read as JSON so far. */
+static void look(struct request *r, bool whole)
+{
+	bool as_it_came = r->framing == HTTP_LENGTH && !r->unpack;
+
+	if (!r->in || r->opaque)
+		return;
+	if (r->unpack && (r->unpacked < 0 || (whole && r->unpacked == 0)))
+		r->opaque = true; /* broken: the engine's to refuse */
+	else
+		inspection_feed(r->in, buf_str(as_it_came ? &r->body : &r->plain), whole);
+}
+
+/* Has the body, as far as it is here, what may not pass? Then the request is over. */
+static bool refuse_body(struct request *r)
 {
 	char m[160];
 
-	snprintf(m, sizeof(m), "The member \"%s\" names hosts and may only be set by the gateway.", r->in->forbidden);
+	if (r->in->forbidden)
+		snprintf(m, sizeof(m), "The member \"%s\" names hosts and may only be set by the gateway.",
+			 r->in->forbidden);
+	else if (r->is_json && inspection_suspicious(r->in))
+		snprintf(m, sizeof(m),
+			 "The body is not JSON (RFC 8259, UTF-8), and may hold a member that only the "
+			 "gateway may set.");
+	else
+		return false;
 	request_refuse(r, STATS_REFUSED_FIELD, 400, "invalid_request_error", m);
+	return true;
 }
 
 /* Nothing more is to be learned from the body. */
@@ -246,6 +281,8 @@ static void read_off(struct request *r)
 {
 	inspection_free(r->in);
 	r->in = NULL;
+	http_inflate_free(r->unpack);
+	r->unpack = NULL;
 	buf_free(&r->plain);
 	r->vetted = true;
 	settle_memory(r);
@@ -258,12 +295,48 @@ static void body_whole(struct request *r)
 		request_ready(r);
 		return;
 	}
-	if (r->in && r->in->forbidden) {
-		refuse_member(r);
+	if (r->in && refuse_body(r))
 		return;
+	r->vetted = true;
+	request_send(r);
+	if (r->grave.dead)
+		return;
+	if (r->in && r->in->decided) {
+		inspection_judge(r->in);
+		decide_rest(r);
 	}
 	read_off(r);
-	request_send(r);
+}
+
+static void decided(struct request *r, uint64_t began)
+{
+	struct worker *w = r->c->w;
+
+	r->decided = true;
+	r->vetted = r->body_state == BODY_DONE;
+	r->d->decide_ns = time_mono() - began;
+	stats_add(w->st, STATS_DECISION_NS, r->d->decide_ns);
+	stats_hist_add(&w->sh->decision[w->id], r->d->decide_ns);
+}
+
+static void go(struct request *r)
+{
+	r->d = decision_trim(r->d);
+	decision_log(r->d);
+	request_dispatch(r);
+}
+
+/* Forward what there is of a long body, if it is known to where. */
+static void try_early(struct request *r)
+{
+	uint64_t began = time_mono();
+
+	if (r->in->forbidden || !decide_early(r))
+		return;
+	stats_inc(r->c->w->st, STATS_DECIDED_EARLY);
+	r->in->decided = true;
+	decided(r, began);
+	go(r);
 }
 
 size_t request_body_feed(struct request *r, const char *p, size_t n)
@@ -278,8 +351,12 @@ size_t request_body_feed(struct request *r, const char *p, size_t n)
 			take = (size_t)r->body_left;
 		r->body_left -= take;
 		done = r->body_left == 0;
+		if (r->unpack)
+			body_data(r, p, take);
+		else
+			r->data_bytes += take;
 	} else {
-		ssize_t k = http_chunks_walk(&r->chunks, p, n, plain_data, r);
+		ssize_t k = http_chunks_walk(&r->chunks, p, n, body_data, r);
 
 		if (k < 0) {
 			request_refuse(r, STATS_BAD_REQUEST, 400, "invalid_request_error",
@@ -291,7 +368,7 @@ size_t request_body_feed(struct request *r, const char *p, size_t n)
 	}
 	r->body_bytes += take;
 	stats_add(w->st, STATS_BYTES_IN, take);
-	if ((r->framing == HTTP_CHUNKED ? buf_len(&r->plain) : r->body_bytes) > limits(r)->body) {
+	if (r->data_bytes > limits(r)->body || r->unpacked == -E2BIG) {
 		request_refuse(r, STATS_REFUSED_BODY, 413, "invalid_request_error",
 			       "The request's body is larger than limits.body allows.");
 		return n;
@@ -300,8 +377,7 @@ size_t request_body_feed(struct request *r, const char *p, size_t n)
 		goto memory;
 	else if (p == r->body.mem + r->body.len)
 		buf_commit(&r->body, take);
-	if (r->in && !r->opaque)
-		inspection_feed(r->in, buf_str(r->framing == HTTP_CHUNKED ? &r->plain : &r->body), done);
+	look(r, done);
 	if (over_memory(r))
 		goto memory;
 	r->last_ns = loop_now(w->loop);
@@ -310,6 +386,9 @@ size_t request_body_feed(struct request *r, const char *p, size_t n)
 		body_whole(r);
 	else if (r->decided)
 		request_send(r);
+	else if (r->framing == HTTP_LENGTH && !r->unpack && r->body_left >= EARLY_REST &&
+		 inspection_may_be_early(r->in))
+		try_early(r);
 	return take;
 memory:
 	request_refuse(r, STATS_REFUSED_MEMORY, 503, "overloaded_error",
@@ -386,7 +465,6 @@ void request_body_read(struct request *r)
 
 void request_ready(struct request *r)
 {
-	struct worker *w = r->c->w;
 	struct inspection *in = r->in;
 	struct refusal no;
 	uint64_t t0 = time_mono();
@@ -397,26 +475,22 @@ void request_ready(struct request *r)
 		in->opaque = true;
 		in->why = STATS_OPAQUE_ENCODING;
 	}
-	if (in->forbidden) {
-		refuse_member(r);
+	if (refuse_body(r))
 		return;
-	}
-	r->decided = true;
 	status = decide(r, &no);
-	r->d->decide_ns = time_mono() - t0;
-	stats_add(w->st, STATS_DECISION_NS, r->d->decide_ns);
-	stats_hist_add(&w->sh->decision[w->id], r->d->decide_ns);
+	decided(r, t0);
 	if (status) {
 		request_refuse(r, no.why, (unsigned)status, no.type, no.message);
 		return;
 	}
-	if (r->body_state == BODY_DONE)
+	go(r);
+	if (r->grave.dead)
+		return;
+	decide_tell(r);
+	if (r->vetted)
 		read_off(r);
 	else
 		inspection_forget_text(in);
-	r->d = decision_trim(r->d);
-	decision_log(r->d);
-	request_dispatch(r);
 }
 
 static struct leg *leg_now(struct request *r)
@@ -713,6 +787,8 @@ void request_end(struct request *r, const char *end, enum stats_id how)
 	r->d = NULL;
 	inspection_free(r->in);
 	r->in = NULL;
+	http_inflate_free(r->unpack);
+	r->unpack = NULL;
 	buf_free(&r->head);
 	buf_free(&r->body);
 	buf_free(&r->plain);

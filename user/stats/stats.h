@@ -48,6 +48,8 @@
 	X(MODE_APPROX, "decisions_total", "mode=\"approximate\"", "")                                            \
 	X(MODE_SESSION, "decisions_total", "mode=\"session\"", "")                                               \
 	X(MODE_LOAD, "decisions_total", "mode=\"load\"", "")                                                     \
+	X(DECIDED_EARLY, "early_decisions_total", "", "Requests forwarded before their body was whole")          \
+	X(EARLY_LATE, "early_decisions_late_total", "", "Of these, a member that steers came afterwards")        \
 	X(OPAQUE_ENCODING, "opaque_total", "reason=\"content_encoding\"", "Bodies not read for their prefix")    \
 	X(OPAQUE_JSON, "opaque_total", "reason=\"not_json\"", "")                                                \
 	X(OPAQUE_KIND, "opaque_total", "reason=\"no_prompt\"", "")                                               \
