@@ -169,6 +169,15 @@ class Gateway(Proc):
         need(r.returncode == 0, "kvsteer %s: exit %d %s%s" % (" ".join(args), r.returncode, r.stdout, r.stderr))
         return json.loads(r.stdout)
 
+    def decision(self, request):
+        """Its record, which is kept once the request has ended: a moment after its answer."""
+        argv = [os.path.join(BIN, "kvsteer"), "--control", self.ctl, "-j", "decision", "show", request]
+
+        def kept():
+            r = subprocess.run(argv, capture_output=True, text=True, timeout=10)
+            return r.returncode == 0 and json.loads(r.stdout)
+        return until(kept, "the decision is kept")
+
     def page(self, path):
         """A page of the admin address."""
         c = http.client.HTTPConnection(*self.admin, timeout=5)

@@ -601,7 +601,7 @@ def test_usage_is_seen_in_every_legal_framing(w):
         at[0] = i
         a = g.post(PROMPT)
         need(a.body == body, "body %d changed" % i)
-        d = g.cli("decision", "show", a.headers["x-request-id"])
+        d = g.decision(a.headers["x-request-id"])
         need(d["reported_tokens"] == 32, "body %d: reported %s" % (i, d["reported_tokens"]))
     need(g.metric('usage_total{seen="yes"') == 4, "not counted")
 
@@ -609,7 +609,7 @@ def test_usage_is_seen_in_every_legal_framing(w):
 def test_a_stream_without_usage_is_unknown_not_zero(w):
     g = w.gateway([w.pod(stream(3))])
     a = g.post(PROMPT)
-    need(g.cli("decision", "show", a.headers["x-request-id"])["reported_tokens"] is None, "taken for a number")
+    need(g.decision(a.headers["x-request-id"])["reported_tokens"] is None, "taken for a number")
     need(g.metric('usage_total{seen="no"') == 1, "not counted")
 
 

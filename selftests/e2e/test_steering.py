@@ -255,7 +255,7 @@ def test_streams_and_whole_answers_are_compared_alike(w):
     quiet(g)
     r = ask(g, p, stream=True, stream_options={"include_usage": True}, max_tokens=9)
     right(r, 496)
-    d = g.cli("decision", "show", r.a.headers["x-request-id"])
+    d = g.decision(r.a.headers["x-request-id"])
     need(d["predicted_tokens"] == d["reported_tokens"] == 496 and d["pod"] == r.pod, "%s" % d)
 
 
@@ -374,7 +374,7 @@ def test_prediction_follows_eviction(w):
 def decision(g, r):
     rid = r.a.headers["x-request-id"]
     until(lambda: rid in g.output(), "the decision is logged")
-    return g.cli("decision", "show", rid)
+    return g.decision(rid)
 
 
 def test_a_hit_in_host_memory_counts_but_costs(w):
