@@ -384,9 +384,10 @@ class Kvsteer(Gateway):
     program = "kvsteerd"
 
     def __init__(self, lab, name):
-        self.name = name
-        self.datapath = name.partition("-")[2] or "relay"
-        self.path = os.path.dirname(lab.kvbench) + "/kvsteerd"
+        kind, _, where = name.partition("@")
+        self.name = kind + ("@" + where.strip("/").replace("/", "_") if where else "")
+        self.datapath = kind.partition("-")[2] or "relay"
+        self.path = (os.path.abspath(where) if where else os.path.dirname(lab.kvbench)) + "/kvsteerd"
         super().__init__(lab)
 
     def missing(self):
@@ -411,9 +412,9 @@ def candidate(lab, name):
     kinds = {"direct": Direct, "haproxy": HAProxy, "nginx": Nginx}
     if name in kinds:
         return kinds[name](lab)
-    if name.split("-")[0] == "kvsteer":
+    if re.match("kvsteer[-@]|kvsteer$", name):
         return Kvsteer(lab, name)
-    sys.exit("kvbench: no candidate %s; there are direct, kvsteer[-MODE], haproxy, nginx" % name)
+    sys.exit("kvbench: no candidate %s; there are direct, kvsteer[-MODE][@DIR], haproxy, nginx" % name)
 
 
 class Results:
@@ -572,7 +573,7 @@ def verdicts(res, names):
                                                  "yes" if have <= bound else "NO"))
 
     for k in (n for n in names if n.startswith("kvsteer")):
-        kernel = not (k == "kvsteer" or k.endswith(("-relay", "-off")))
+        kernel = k.partition("@")[0] not in ("kvsteer", "kvsteer-relay", "kvsteer-off")
         hap = lambda row, f=1: None if res.med(row, "haproxy") is None else res.med(row, "haproxy") * f
 
         row = "small: gateway CPU per request, µs"
@@ -666,7 +667,7 @@ def main():
     p.add_argument("--bin", default=".output/bin", help="where kvbench and kvsteerd are")
     p.add_argument("--only", default=",".join(MEASURES), help="of small,stream,long,memory")
     p.add_argument("--candidates", default="direct,kvsteer,haproxy,nginx",
-                   help="kvsteer relays; kvsteer-MODE runs it with --datapath MODE")
+                   help="kvsteer relays; kvsteer-MODE runs it with --datapath MODE; kvsteer@DIR is the kvsteerd in DIR")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--rate", type=int, default=2000, help="requests a second of the small load")
     p.add_argument("--quick", action="store_true", help="shorter windows, 1,000 connections for memory")
