@@ -44,6 +44,7 @@ struct events {
 	_Atomic(struct loop_post *) guesses; /* not yet looked at */
 	_Atomic bool awake;		     /* will look at them by itself */
 	struct loop_post wake;
+	uint64_t woken_ns; /* when it last ran */
 	struct loop_timer nap;
 	bool active; /* something changed in the index since the last tick */
 	/* apply's scratch */
