@@ -117,7 +117,10 @@ static int on_timeout(CURLM *multi, long ms, void *arg)
 		loop_timer_del(f->loop, &f->timeout);
 		return 0;
 	}
-	return loop_timer_set(f->loop, &f->timeout, time_mono() + (uint64_t)ms * NS_PER_MS) ? -1 : 0;
+	/* 0: it would be called now, but not from inside of its own call; by this turn's clock that is in this turn. */
+	return loop_timer_set(f->loop, &f->timeout, (ms ? time_mono() : loop_now(f->loop)) + (uint64_t)ms * NS_PER_MS)
+		       ? -1
+		       : 0;
 }
 
 static void on_fire(struct loop_timer *t)
