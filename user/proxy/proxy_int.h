@@ -31,7 +31,9 @@
 #define POOL_PER_POD   256
 #define PIECE	       (64 * 1024) /* of a body that is received and read at once */
 #define EARLY_REST     (16 * 1024) /* of a body still to come, to begin forwarding before it is whole */
-#define TURN_BYTES     (2u << 20)  /* per connection and turn: a bulk answer does not starve the others */
+#define BODY_SPARE_MIN (32 * 1024)
+#define BODY_SPARE_MAX (4u << 20) /* what is larger is given back at once */
+#define TURN_BYTES     (2u << 20) /* per connection and turn: a bulk answer does not starve the others */
 #define MATCH_HITS_MAX 512
 
 struct worker;
@@ -178,6 +180,7 @@ struct worker {
 	unsigned nidle;
 	struct sched_state *sched; /* per pool */
 	struct prompt spare;	   /* memory of the last prompt for the next */
+	struct buf spare_body;	   /* and of a long body */
 	/* scratch, valid during one call */
 	char *rx;
 	uint64_t slim_reqs; /* requests there had been when worker_slim last looked */
@@ -218,12 +221,13 @@ void request_body_read(struct request *r);	    /* read more of the body from the
 size_t request_body_feed(struct request *r, const char *p, size_t n); /* how much of it was the body's */
 void request_ready(struct request *r);				      /* decide and dispatch */
 void request_dispatch(struct request *r);			      /* to legs[leg] */
-void request_unqueue(struct request *r);			      /* it has a connection, or has ended */
-void request_send(struct request *r);				      /* more of it to the pod */
-void request_failed(struct request *r, enum pod_outcome why);	      /* the leg broke: retry, answer or cut */
-bool request_retry_busy(struct request *r);			      /* the pod said 503: true if another is tried */
-void request_tick(struct request *r, uint64_t now);		      /* the client's timer fired */
-void request_finish(struct request *r); /* the answer is whole; ends it once the body is too */
+void request_free_body(struct request *r);
+void request_unqueue(struct request *r);		      /* it has a connection, or has ended */
+void request_send(struct request *r);			      /* more of it to the pod */
+void request_failed(struct request *r, enum pod_outcome why); /* the leg broke: retry, answer or cut */
+bool request_retry_busy(struct request *r);		      /* the pod said 503: true if another is tried */
+void request_tick(struct request *r, uint64_t now);	      /* the client's timer fired */
+void request_finish(struct request *r);			      /* the answer is whole; ends it once the body is too */
 void request_refuse(struct request *r, enum stats_id why, unsigned status, const char *type, const char *message);
 void request_end(struct request *r, const char *end, enum stats_id how);
 void request_abort(struct request *r); /* the client is gone */

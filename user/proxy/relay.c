@@ -101,7 +101,7 @@ static void slim(struct request *r)
 	if (r->body_state != BODY_DONE || r->body_sent != buf_len(&r->body) || r->head_sent != buf_len(&r->head))
 		return;
 	buf_free(&r->head);
-	buf_free(&r->body);
+	request_free_body(r);
 	r->head_sent = r->body_sent = 0;
 	if (buf_len(&r->c->in) == 0)
 		buf_free(&r->c->in);

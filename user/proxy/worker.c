@@ -43,6 +43,7 @@ void worker_slim(struct worker *w)
 	if (busy)
 		return;
 	buf_free(&w->plain);
+	buf_free(&w->spare_body);
 	prompt_forget_spare(w);
 }
 
@@ -150,6 +151,7 @@ static void worker_cleanup(struct worker *w)
 	free(w->row_blocks);
 	free(w->sched);
 	buf_free(&w->plain);
+	buf_free(&w->spare_body);
 	prompt_forget_spare(w);
 }
 
