@@ -40,6 +40,38 @@ static void numbers_are_digits_only(void **state)
 	}
 }
 
+static void names_compare_without_case(void **state)
+{
+	static const struct {
+		const char *a, *b;
+		bool same;
+	} rows[] = {
+		{ "", "", true },     { "Content-Length", "content-lengtH", true },
+		{ "te", "te", true }, { "te", "ten", false },
+		{ "@", "`", false }, /* differ in the bit that tells letters' cases apart, and are no letters */
+		{ "[", "{", false },  { "a\xc4", "A\xe4", false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		assert_int_equal(str_ieq(str_of(rows[i].a), str_of(rows[i].b)), rows[i].same);
+		assert_int_equal(str_ieq(str_of(rows[i].b), str_of(rows[i].a)), rows[i].same);
+	}
+}
+
+static void a_copy_is_cut_where_it_does_not_fit(void **state)
+{
+	char out[4] = "xxx";
+
+	(void)state;
+	str_copy(out, sizeof(out), "abc");
+	assert_string_equal(out, "abc");
+	str_copy(out, sizeof(out), "defgh");
+	assert_string_equal(out, "def");
+	str_copy(out, 1, "defgh");
+	assert_string_equal(out, "");
+}
+
 static void a_buffer_keeps_its_bytes_in_order(void **state)
 {
 	struct buf b = { 0 };
@@ -133,6 +165,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(numbers_are_digits_only),
+		cmocka_unit_test(names_compare_without_case),
+		cmocka_unit_test(a_copy_is_cut_where_it_does_not_fit),
 		cmocka_unit_test(a_buffer_keeps_its_bytes_in_order),
 		cmocka_unit_test(json_is_escaped_and_repaired),
 		cmocka_unit_test(a_heap_gives_its_keys_in_order),

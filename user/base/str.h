@@ -27,12 +27,20 @@ static inline bool str_eq(struct str a, struct str b)
 	return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-bool str_ieq(struct str a, struct str b); /* ASCII case folded */
+bool str_ieq_bytes(const char *a, const char *b, size_t n);
+static inline bool str_ieq(struct str a, struct str b) /* ASCII case folded */
+{
+	return a.n == b.n && str_ieq_bytes(a.p, b.p, a.n);
+}
+
 bool str_starts(struct str s, struct str prefix);
 struct str str_trim(struct str s); /* without spaces and tabs at both ends */
 
 /* Decimal digits only, no sign, no space. 0, -EINVAL (not a number, empty) or -ERANGE. */
 int str_u64(struct str s, uint64_t *ret);
+
+/* What fits of <s>, and a NUL behind it; cap > 0. */
+void str_copy(char *out, size_t cap, const char *s);
 
 /* A copy with a NUL behind it, from malloc; NULL and ENOMEM. */
 char *str_dup(struct str s);

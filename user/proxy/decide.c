@@ -227,11 +227,15 @@ void decide_tell(struct request *r)
 /* The best rows into the explain record, by selection: there are few. */
 static void explain(struct deciding *d)
 {
-	struct decision *rec = d->r->d;
+	unsigned want = d->nrows < DECISION_CANDIDATES ? d->nrows : DECISION_CANDIDATES;
+	struct decision *rec = realloc(d->r->d, sizeof(*rec) + want * sizeof(rec->rows[0]));
 	bool taken[SCHED_ROWS_MAX] = { false };
 
+	if (!rec)
+		return;
+	d->r->d = rec;
 	rec->npods = d->nrows;
-	while (rec->nrows < DECISION_CANDIDATES && rec->nrows < d->nrows) {
+	while (rec->nrows < want) {
 		struct decision_row *out = &rec->rows[rec->nrows++];
 		const struct sched_row *row;
 		unsigned best = d->nrows;
@@ -323,14 +327,14 @@ static int decide_inside(struct deciding *d, struct refusal *no)
 	int status;
 
 	d->s = endpoints_snapshot(w->sh->endpoints);
-	snprintf(r->d->model, sizeof(r->d->model), "%s", in->model);
+	str_copy(r->d->model, sizeof(r->d->model), in->model);
 	if (d->s->npods == 0)
 		return refuse(no, STATS_REFUSED_NO_POD, 503, "overloaded_error", "No pod is known%s.", "");
 	status = find_route(d, mask, &pool, no);
 	if (status)
 		return status;
 	r->pool = &w->sh->pools[pool];
-	snprintf(r->d->base, sizeof(r->d->base), "%s", d->route ? d->route->base : in->model);
+	str_copy(r->d->base, sizeof(r->d->base), d->route ? d->route->base : in->model);
 	if (atomic_load_explicit(&r->pool->queued, memory_order_relaxed) >= r->pool->cfg->queue)
 		return refuse(no, STATS_REFUSED_QUEUE, 429, "overloaded_error",
 			      "Pool %s has as many requests waiting for a connection to a pod as limits.queue allows.",
@@ -403,8 +407,8 @@ static bool early_inside(struct deciding *d)
 	pick(d, &out);
 	if (out.n == 0 || (open >= 0 && out.row[0] != (unsigned)open))
 		return false;
-	snprintf(r->d->model, sizeof(r->d->model), "%s", d->in->model);
-	snprintf(r->d->base, sizeof(r->d->base), "%s", d->route->base);
+	str_copy(r->d->model, sizeof(r->d->model), d->in->model);
+	str_copy(r->d->base, sizeof(r->d->base), d->route->base);
 	commit(d, &out);
 	return true;
 }

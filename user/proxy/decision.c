@@ -12,13 +12,6 @@ static size_t record_size(const struct decision *d)
 	return sizeof(*d) + d->nrows * sizeof(d->rows[0]);
 }
 
-struct decision *decision_trim(struct decision *d)
-{
-	struct decision *less = realloc(d, record_size(d));
-
-	return less ? less : d;
-}
-
 static struct decision *slot(struct proxy *px, uint64_t serial)
 {
 	return (struct decision *)(void *)(px->ring + serial % px->ring_cap * DECISION_SIZE);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "proxy/proxy_int.h"
 
 /* Marks of the canonical form: control bytes, which cannot stand unescaped in JSON text. */
@@ -46,7 +47,7 @@ static const struct {
 
 struct inspection *inspection_new(struct worker *w, enum api_kind kind, uint64_t expect)
 {
-	struct inspection *in = calloc(1, sizeof(*in));
+	struct inspection *in = zalloc(sizeof(*in));
 
 	if (!in)
 		return NULL;

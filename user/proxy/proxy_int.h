@@ -313,6 +313,5 @@ bool answer_local(struct client *c, const struct http_head *h, const char *path)
 /* decision.c */
 void decision_store(struct proxy *px, const struct decision *d);
 void decision_log(const struct decision *d);
-struct decision *decision_trim(struct decision *d); /* without room for rows that are not there */
 
 #endif

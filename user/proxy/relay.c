@@ -87,11 +87,11 @@ static int body_bytes(struct request *r, const char *p, size_t n)
 	return 0;
 }
 
-static void put_header(struct buf *b, const struct http_header *f)
+static void put_header(struct buf *b, struct str name, struct str value)
 {
-	buf_put(b, f->name.p, f->name.n);
+	buf_put(b, name.p, name.n);
 	buf_put(b, ": ", 2);
-	buf_put(b, f->value.p, f->value.n);
+	buf_put(b, value.p, value.n);
 	buf_put(b, "\r\n", 2);
 }
 
@@ -112,19 +112,23 @@ static void write_head(struct request *r, const struct http_head *h, struct buf 
 	bool has_id = false;
 	struct jw w;
 
-	buf_printf(b, "HTTP/1.1 %u ", h->status);
+	buf_put(b, "HTTP/1.1 ", 9);
+	buf_put(b,
+		(char[]){ (char)('0' + h->status / 100), (char)('0' + h->status / 10 % 10),
+			  (char)('0' + h->status % 10), ' ' },
+		4);
 	buf_put(b, h->reason.p, h->reason.n);
 	buf_put(b, "\r\n", 2);
 	for (unsigned i = 0; i < h->nheaders; i++) {
 		if (http_hop_by_hop(h, h->headers[i].name))
 			continue;
 		has_id |= str_ieq(h->headers[i].name, STR("x-request-id"));
-		put_header(b, &h->headers[i]);
+		put_header(b, h->headers[i].name, h->headers[i].value);
 	}
 	if (h->status >= 200) {
-		buf_printf(b, "x-kvsteer-pod: %s\r\n", r->d->pod);
+		put_header(b, STR("x-kvsteer-pod"), str_of(r->d->pod));
 		if (!has_id)
-			buf_printf(b, "x-request-id: %s\r\n", r->d->request);
+			put_header(b, STR("x-request-id"), str_of(r->d->request));
 		if (r->explain) {
 			buf_puts(b, "x-kvsteer-decision: ");
 			jw_init(&w, b);
@@ -227,7 +231,8 @@ static int feed(struct request *r, const char *p, size_t n)
 		if (!r->resp_head)
 			continue;
 		/* Head and first bytes leave in one segment where they fit. */
-		if (buf_put(&r->c->out, buf_data(b), buf_len(b)) || (n > 16384 && client_flush(r->c)))
+		if (!buf_room(&r->c->out, buf_len(b) + (n > 16384 ? 0 : n)) ||
+		    buf_put(&r->c->out, buf_data(b), buf_len(b)) || (n > 16384 && client_flush(r->c)))
 			return -EPIPE;
 		r->resp_started = true;
 		e = 0;

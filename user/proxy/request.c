@@ -19,9 +19,11 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include "base/alloc.h"
 #include "proxy/proxy_int.h"
 
-#define RETRANSMITS_LOST 2 /* of the same bytes, in a row: 0.6 s at the least */
+#define HEAD_ROOM	 512 /* more than most heads have */
+#define RETRANSMITS_LOST 2   /* of the same bytes, in a row: 0.6 s at the least */
 
 static const struct config_pool *limits(const struct request *r)
 {
@@ -47,6 +49,12 @@ static void read_session(struct request *r, const struct http_head *h)
 	}
 }
 
+static void write_hex(char *to, uint64_t v)
+{
+	for (int i = 0; i < 16; i++, v <<= 4)
+		to[i] = "0123456789abcdef"[v >> 60];
+}
+
 /* Request ids cross into logs and headers: only plain characters are taken over. */
 static void read_request_id(struct request *r, const struct http_head *h, bool *ret_own)
 {
@@ -57,15 +65,15 @@ static void read_request_id(struct request *r, const struct http_head *h, bool *
 		*ret_own = false;
 		return;
 	}
-	snprintf(r->d->request, sizeof(r->d->request), "%016llx%016llx", (unsigned long long)rng_next(&r->c->w->rng),
-		 (unsigned long long)rng_next(&r->c->w->rng));
+	write_hex(r->d->request, rng_next(&r->c->w->rng));
+	write_hex(r->d->request + 16, rng_next(&r->c->w->rng));
 	*ret_own = v.n == 0;
 }
 
 static int write_head(struct request *r, const struct http_head *h, bool own_id)
 {
 	struct buf *b = &r->head;
-	int e = 0;
+	int e = buf_room(b, h->target.n + HEAD_ROOM) ? 0 : -ENOMEM;
 
 	e |= buf_put(b, h->method.p, h->method.n);
 	e |= buf_put(b, " ", 1);
@@ -81,8 +89,11 @@ static int write_head(struct request *r, const struct http_head *h, bool own_id)
 		e |= buf_put(b, f->value.p, f->value.n);
 		e |= buf_put(b, "\r\n", 2);
 	}
-	if (own_id)
-		e |= buf_printf(b, "x-request-id: %s\r\n", r->d->request);
+	if (own_id) {
+		e |= buf_put(b, "x-request-id: ", 14);
+		e |= buf_puts(b, r->d->request);
+		e |= buf_put(b, "\r\n", 2);
+	}
 	if (h->framing == HTTP_CHUNKED)
 		e |= buf_puts(b, "Transfer-Encoding: chunked\r\n");
 	e |= buf_put(b, "\r\n", 2);
@@ -154,9 +165,9 @@ int request_new(struct client *c, struct str head)
 			     0, false);
 		return 0;
 	}
-	r = calloc(1, sizeof(*r));
+	r = zalloc(sizeof(*r));
 	if (r)
-		r->d = calloc(1, DECISION_SIZE);
+		r->d = zalloc(sizeof(*r->d)); /* the rows come with the decision */
 	kind = str_ieq(h->method, STR("POST")) ? api_kind_of(path) : API_OTHER;
 	if (r)
 		r->in = inspection_new(w, kind, h->framing == HTTP_LENGTH ? h->length : 0);
@@ -339,7 +350,6 @@ static void decided(struct request *r, uint64_t began)
 
 static void go(struct request *r)
 {
-	r->d = decision_trim(r->d);
 	decision_log(r->d);
 	request_dispatch(r);
 }
@@ -526,7 +536,7 @@ void request_dispatch(struct request *r)
 	r->head_sent = r->body_sent = 0;
 	r->dispatch_ns = r->last_ns = now;
 	r->d->attempts++;
-	snprintf(r->d->pod, sizeof(r->d->pod), "%s", leg->pod->name);
+	str_copy(r->d->pod, sizeof(r->d->pod), leg->pod->name);
 	r->d->predicted = leg->matched;
 	ledger_charge(leg->pod, &r->charge, leg->own, leg->work, leg->uncached, now);
 	u = upstream_get(w, leg->pod, r->stale_retries > 0);
