@@ -93,7 +93,7 @@ static size_t bytes_more(const struct kvindex *x, const struct holder *h, uint64
 	size_t need = sizeof(struct node) * 4 + nkeys * sizeof(uint64_t) + (h ? entry_more(x, h) : guess_more(x));
 
 	if ((t->used + nkeys + 8) * 4 > t->cap * 3 && slots > t->cap)
-		need += (slots - t->cap) * (sizeof(*t->slot) + sizeof(*t->refs));
+		need += (slots - t->cap) * SLOT_SIZE;
 	return need;
 }
 

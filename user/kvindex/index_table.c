@@ -3,7 +3,8 @@
  *
  * A slot is one atomic word, so a reader sees an entry whole or not at all. An entry that goes leaves a tomb, which a
  * later entry may take; where nothing lies behind it the slot becomes empty again. To grow, the writer fills a new
- * table and publishes it; the old one waits in limbo. The home of a slot follows from its tag alone.
+ * table and publishes it; the old one waits in limbo. Homes have the same order in tables of every size, so that is one
+ * pass through both.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -38,7 +39,7 @@ struct table *table_new(size_t slots)
 	if (!t)
 		return NULL;
 	t->cap = slots < TABLE_MIN ? TABLE_MIN : slots;
-	t->bytes = t->cap * (sizeof(*t->slot) + sizeof(*t->refs));
+	t->bytes = t->cap * SLOT_SIZE;
 	t->slot = big_alloc(t->bytes);
 	if (!t->slot) {
 		free(t);
@@ -47,6 +48,8 @@ struct table *table_new(size_t slots)
 	}
 	behind = (void *)(t->slot + t->cap);
 	t->refs = behind;
+	behind = t->refs + t->cap;
+	t->low = behind;
 	return t;
 }
 
@@ -75,10 +78,12 @@ static void table_copy(struct table *to, const struct table *from)
 
 		if (!(v & ID_MASK))
 			continue;
-		for (at = table_home(to, v); slot_get(to, at); at = at + 1 == to->cap ? 0 : at + 1)
+		for (at = table_home(to, (v & TOMB) | from->low[i]); slot_get(to, at);
+		     at = at + 1 == to->cap ? 0 : at + 1)
 			;
 		atomic_store_explicit(&to->slot[at], v, memory_order_relaxed);
 		to->refs[at] = from->refs[i];
+		to->low[at] = from->low[i];
 	}
 	to->live = to->used = from->live;
 }
@@ -115,7 +120,7 @@ int table_add(struct kvindex *x, uint64_t key, uint32_t id)
 		t = atomic_load_explicit(&x->table, memory_order_relaxed);
 	}
 	for (at = table_home(t, key); (v = slot_get(t, at)); at = at + 1 == t->cap ? 0 : at + 1) {
-		if (v == want) {
+		if (v == want && t->low[at] == (uint16_t)key) {
 			t->refs[at]++;
 			return 0;
 		}
@@ -128,6 +133,7 @@ int table_add(struct kvindex *x, uint64_t key, uint32_t id)
 		t->used++;
 	t->live++;
 	t->refs[at] = 1;
+	t->low[at] = (uint16_t)key;
 	slot_set(t, at, want);
 	stat_add(&x->st.keys, 1);
 	return 0;
@@ -138,7 +144,8 @@ void table_del(struct kvindex *x, uint64_t key, uint32_t id)
 	struct table *t = atomic_load_explicit(&x->table, memory_order_relaxed);
 	uint64_t want = (key & TOMB) | id, at, v;
 
-	for (at = table_home(t, key); (v = slot_get(t, at)) != want; at = at + 1 == t->cap ? 0 : at + 1)
+	for (at = table_home(t, key); (v = slot_get(t, at)) != want || t->low[at] != (uint16_t)key;
+	     at = at + 1 == t->cap ? 0 : at + 1)
 		if (!v)
 			return;
 	if (--t->refs[at])

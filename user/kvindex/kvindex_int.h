@@ -79,13 +79,18 @@ struct node_levels {
 };
 _Static_assert(sizeof(struct node_levels) == 64, "levels are one cell");
 
-/* Open addressing, linear. A slot is the key's upper 38 bits and a node's id; 0 is empty, TOMB was in use. refs[] is
- * the writer's. A wrong tag passes once in 2^38 slots looked at; what a look-up reports is checked against the text. */
-#define TOMB (~(uint64_t)ID_MASK)
+/* Open addressing, linear. A slot is a tag, the key's upper 38 bits, and a node's id; 0 is empty, TOMB was in use.
+ * Where a key belongs is told by its lower 16 bits first. Were it told by the tag, neighbours would have similar tags,
+ * and a key that is not there would find another's once in 2^38 / live probes, often enough to be seen; so it is once
+ * in 2^54 / live. What a look-up reports is checked against the text, what is probed on the way there is not. refs[]
+ * and low[] (those bits, for the next table) are the writer's. */
+#define TOMB	  (~(uint64_t)ID_MASK)
+#define SLOT_SIZE (sizeof(uint64_t) + sizeof(uint32_t) + sizeof(uint16_t))
 struct table {
 	uint64_t cap, live, used; /* used: live and tombs */
 	size_t bytes;
 	uint32_t *refs;
+	uint16_t *low;
 	_Atomic uint64_t *slot;
 	struct table *retired; /* next in limbo */
 };
@@ -269,7 +274,7 @@ int table_resize(struct kvindex *x); /* to what it holds */
 
 static inline uint64_t table_home(const struct table *t, uint64_t key)
 {
-	return (uint64_t)(((unsigned __int128)(key & TOMB) * t->cap) >> 64);
+	return (uint64_t)(((unsigned __int128)(key << 48 | (key & TOMB) >> 16) * t->cap) >> 64);
 }
 
 /* Ids under <key>, one after the other: *at from table_home, 0 at the end. */
