@@ -99,9 +99,9 @@ static void measure(const char *what, struct buf b)
 
 int main(void)
 {
-	static const char *const scans[] = { "avx2", "sse2", "plain" };
+	static const char *const scans[] = { "avx512", "avx2", "sse2", "plain" };
 
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 4; i++) {
 		if (json_scan_use(scans[i]) < 0)
 			continue;
 		printf("%s\n", scans[i]);

@@ -59,11 +59,11 @@ static json_t *build(struct json *j, const struct json_val *v)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const char *const scans[] = { "plain", "sse2", "avx2" };
+	static const char *const scans[] = { "plain", "sse2", "avx2", "avx512" };
 	bool nul = size && memchr(data, 0, size);
 	json_t *theirs = nul ? NULL : json_loadb((const char *)data, size, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
 
-	for (int i = 0; i < 3 && json_scan_use(scans[i]) == 0; i++) {
+	for (int i = 0; i < 4 && json_scan_use(scans[i]) == 0; i++) {
 		struct json j, skip;
 		struct json_val v;
 		json_t *ours = NULL;

@@ -70,11 +70,11 @@ static int walk(const uint8_t *data, size_t size, bool copy, const uint8_t *step
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const char *const scans[] = { "plain", "sse2", "avx2" };
+	static const char *const scans[] = { "plain", "sse2", "avx2", "avx512" };
 
 	if (size < 8) /* how it is cut, then the text */
 		return 0;
-	for (int i = 0; i < 3 && json_scan_use(scans[i]) == 0; i++)
+	for (int i = 0; i < 4 && json_scan_use(scans[i]) == 0; i++)
 		for (int copy = 0; copy < 2; copy++) {
 			struct buf one = { 0 }, many = { 0 };
 

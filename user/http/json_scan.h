@@ -20,11 +20,11 @@ struct json_scan {
 	bool (*utf8_valid)(const char *p, size_t n);
 };
 
-#define JSON_SLACK 32
+#define JSON_SLACK 64
 
 extern struct json_scan json_scan;
 
-/* Choose "avx2", "sse2" or "plain": for tests and measurements, before there are threads. 0 or -ENOTSUP. */
+/* Choose "avx512", "avx2", "sse2" or "plain": for tests and measurements, before there are threads. 0 or -ENOTSUP. */
 int json_scan_use(const char *name);
 
 extern const uint8_t json_hex_digit[256]; /* one more than the digit's value, so that 0 is no digit */
