@@ -410,6 +410,12 @@ static bool early_inside(struct deciding *d)
 	str_copy(r->d->model, sizeof(r->d->model), d->in->model);
 	str_copy(r->d->base, sizeof(r->d->base), d->route->base);
 	commit(d, &out);
+	d->in->early.known = open == -1;
+	d->in->early.ns = d->ns;
+	d->in->early.bytes = d->bytes[out.row[0]];
+	d->in->early.age = d->age[out.row[0]];
+	d->in->early.best_bytes = d->best_bytes;
+	d->in->early.best_tokens = d->best_tokens;
 	return true;
 }
 
@@ -428,10 +434,20 @@ bool decide_early(struct request *r)
 	return done;
 }
 
+static void recall(struct deciding *d)
+{
+	d->ns = d->in->early.ns;
+	d->bytes[0] = d->in->early.bytes;
+	d->age[0] = d->in->early.age;
+	d->best_bytes = d->in->early.best_bytes;
+	d->best_tokens = d->in->early.best_tokens;
+}
+
 static void rest_inside(struct deciding *d)
 {
 	struct request *r = d->r;
 	struct leg *leg = &r->legs[r->leg];
+	bool known = d->in->early.known && r->leg == 0;
 	unsigned i = 0;
 
 	d->s = endpoints_snapshot(d->w->sh->endpoints);
@@ -440,13 +456,16 @@ static void rest_inside(struct deciding *d)
 	d->route = snapshot_route(d->s, str_of(d->in->model));
 	if (i == d->s->npods || !d->route || settle_text(d))
 		return; /* it has left meanwhile */
-	d->w->rows[0] = (struct sched_row){ .pod = (uint16_t)i };
+	d->w->rows[0] = (struct sched_row){ .pod = (uint16_t)i, .matched = known ? leg->matched : 0 };
 	d->pods[0] = leg->pod;
 	d->nrows = 1;
-	match(d);
-	r->d->predicted = leg->matched = d->w->rows[0].matched;
+	if (known)
+		recall(d);
+	else
+		match(d);
 	r->d->prompt_tokens = prompt_tokens(d);
-	for (unsigned k = 0; k < r->d->nrows; k++)
+	r->d->predicted = leg->matched = d->w->rows[0].matched;
+	for (unsigned k = 0; k < r->d->nrows && !known; k++)
 		if (strcmp(r->d->rows[k].pod, leg->pod->name) == 0) {
 			r->d->rows[k].matched = leg->matched;
 			r->d->rows[k].blocks = d->w->row_blocks[0];

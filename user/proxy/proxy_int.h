@@ -262,6 +262,11 @@ struct inspection {
 	struct prompt prompt;
 	uint32_t id_count;
 	struct events_guess guess; /* decide.c's; n 0: there is none */
+	struct {		   /* also: the chosen pod's match, if the rest of the text cannot change it */
+		bool known;
+		uint64_t ns, best_bytes;
+		uint32_t bytes, age, best_tokens;
+	} early;
 	/* private */
 	struct worker *w;
 	enum api_kind kind;

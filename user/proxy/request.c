@@ -450,8 +450,9 @@ void request_body_read(struct request *r)
 			/* A long body is received where it stays, in pieces that are read while they are near. */
 			size_t all = r->body_left < (4u << 20) ? (size_t)r->body_left : (4u << 20);
 
-			want = all < PIECE ? all : PIECE;
-			to = buf_room(&r->body, all);
+			/* One byte more than the body has: a short read tells that there is nothing behind it. */
+			want = all < PIECE ? all + 1 : PIECE;
+			to = buf_room(&r->body, all + 1);
 			if (!to) {
 				request_refuse(r, STATS_REFUSED_MEMORY, 503, "overloaded_error",
 					       "The gateway is out of memory.");
