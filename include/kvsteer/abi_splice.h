@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+ * The splice: what the TC programs of bpf/splice_tc.bpf.c and user space share. docs/datapath.md tells how it works.
+ *
+ * C is the client's connection, U the pod's; both end in sockets of this host. "Wire" numbers are those the remote peer
+ * sees, "socket" numbers those of the local stack; they differ by the bytes that were spliced past the socket before.
+ * Times are CLOCK_MONOTONIC in ns, 0: not yet. Ports are in host order, lengths in bytes.
+ *
+ * What user space does, per connection:
+ *   once                 kvs_listeners: the addresses that clients dial (plain HTTP only)
+ *   before connect       kvs_dials[SO_COOKIE of U] = 1: TC strips timestamps from that SYN and notes the handshake
+ *   accept / connected   kvs_conn_add, before anything is written. No TCP_REPAIR: TC saw the SYNs
+ *   closed               kvs_conn_close, after close(); the entry may have to outlive the socket, see there
+ * and per response:
+ *   dispatch             kvs_bind, before the request is written to U
+ *   head written to C    kvs_arm, whenever a read has left U's socket empty; -EAGAIN: relay on and try again
+ *   events               KVS_EV_ENDED: C may be written again, usage is in the tail. KVS_EV_DONE: kvs_unbind, U is free
+ *   any other end        kvs_closing, reset U, reset C, kvs_unbind with KVS_UNBIND_FORCE
+ * Events are hints, since a ring can be full: kvs_splices tells the truth, and a watchdog has to look there.
+ *
+ * The kvs_* programs are SEC("syscall"): bpf_prog_test_run_opts with one of the *_args as ctx_in; it is written back in
+ * place. They return 0 or a negative errno as retval. Any thread may call them.
+ */
+#ifndef KVSTEER_ABI_SPLICE_H
+#define KVSTEER_ABI_SPLICE_H
+
+#include "kvsteer/abi.h"
+
+#ifndef __VMLINUX_H__
+#include <linux/bpf.h>
+#endif
+
+/* Sizes that libbpf takes from the object; bpf_map__set_max_entries before load changes them. Splice 0 does not exist,
+ * so kvs_splices has one entry more than there can be splices. Stores and tails have a queue of the same size each. */
+#define KVS_MAX_SPLICES	  16384
+#define KVS_MAX_CONNS	  65536
+#define KVS_MAX_SYNS	  16384
+#define KVS_MAX_DIALS	  4096
+#define KVS_MAX_LISTENERS 64
+#define KVS_STORES	  128  /* responses that may have a gap at one time */
+#define KVS_TAILS	  4096 /* responses whose last bytes are kept; beyond that the last segment alone */
+#define KVS_RING_BYTES	  (4 << 20)
+
+#define KVS_STORE_BYTES	 65536 /* how far beyond a gap a chunked response can be followed */
+#define KVS_STORE_SLACK	 1024
+#define KVS_STORE_RANGES 8
+#define KVS_TAIL_BYTES	 4096
+#define KVS_TAIL_SLACK	 256
+#define KVS_TIME_BUCKETS 32
+#define KVS_RETAIN_SEC	 120 /* a closed connection's entry is kept so long, kvs_conn_close */
+
+/* One connection, from this host's side. */
+struct kvs_tuple {
+	struct kvs_addr raddr, laddr;
+	__u16 rport, lport;
+};
+
+enum kvs_side { KVS_SIDE_C, KVS_SIDE_U };
+
+/* What TC knows of one connection. Written by TC alone, wire numbers. */
+struct kvs_half {
+	__u32 base;    /* C: number of the first byte that we send; U: of the first byte that the pod sends (socket) */
+	__u32 off;     /* C: wire − socket of what we send; U: of what the pod sends */
+	__u32 snd_end; /* end of what we have sent */
+	__u32 snd_una; /* highest acknowledgement by the peer */
+	__u32 rcv_nxt; /* acknowledgement that we sent last */
+	__u32 del;     /* end of the peer's data that was let through to the socket */
+	__u32 ifindex; /* device by which we send */
+	__u16 win;     /* window field that we sent last */
+	__u16 mss;     /* of the peer's SYN, 0: none */
+	__u8 ws_rem;   /* window scale of the peer's windows, of ours */
+	__u8 ws_loc;
+	__u8 seen; /* we have sent something since kvs_conn_add: rcv_nxt and win are real */
+	__u8 owe;  /* C: the socket waits for an acknowledgement, so it gets a copy of each */
+};
+
+/* kvs_conns: hash by kvs_tuple. Entries are made by kvs_conn_add, removed by kvs_conn_close, by user space when they
+ * have been closed for KVS_RETAIN_SEC, and by TC when a SYN shows that a closed tuple is used again. */
+struct kvs_conn {
+	struct kvs_half half; /* while bound, the copy in the splice is the one that counts */
+	__u32 splice;	      /* 0: unbound */
+	__u32 gen;	      /* of the binding; unbound as well if kvs_splices[splice].gen differs */
+	__u8 side;
+	__u8 pad[3];
+	__u64 born;	 /* tells this entry from a later one of the same tuple */
+	__u64 closed_at; /* kvs_conn_close was called */
+};
+
+/* kvs_syns: LRU hash by kvs_tuple, handshakes of listeners' and announced connections. TC alone writes. */
+struct kvs_syn {
+	__u32 iss, irs; /* our first number, the peer's */
+	__u32 ifindex;	/* device of our SYN or SYN-ACK */
+	__u16 mss;	/* of the peer */
+	__u8 ws_rem, ws_loc;
+	__u8 local, peer; /* our segment was seen; the peer's was seen */
+	__u8 ts;	  /* timestamps are on in spite of all: not eligible */
+	__u8 side;
+};
+
+/* kvs_listeners: hash by kvs_pod_key (address and port; :: is any address), value 1. User space writes.
+ * kvs_dials: LRU hash by socket cookie, value 1. User space writes, TC removes at the SYN-ACK, eviction does the rest.
+ */
+
+/*
+ * FREE ─bind→ RELAY ⇄ ARMED ─first byte at y0→ ACTIVE ─last byte diverted→ ENDED ─client has it all→ DONE ─unbind→ FREE
+ */
+#define KVS_STATES(X)     \
+	X(FREE, free)     \
+	X(RELAY, relay)   \
+	X(ARMED, armed)   \
+	X(ACTIVE, active) \
+	X(ENDED, ended)   \
+	X(DONE, done)
+
+enum kvs_state {
+#define X(NAME, name) KVS_##NAME,
+	KVS_STATES(X)
+#undef X
+		KVS_STATES_N
+};
+
+/* Flags of a splice. */
+#define KVS_F_CLOSING 0x01 /* user space closes both: FIN and RST of our sockets may leave */
+#define KVS_F_ORPHAN  0x02 /* a socket was closed without CLOSING: its owner died */
+#define KVS_F_POD_FIN 0x04 /* the pod has sent FIN; with state ACTIVE: the response is truncated */
+#define KVS_F_POD_RST 0x08
+#define KVS_F_BROKEN  0x10  /* bad framing, or bytes behind the end: reset both */
+#define KVS_F_END     0x20  /* u_end is known */
+#define KVS_F_CLIENT  0x40  /* client has sent FIN or RST */
+#define KVS_F_FIRST   0x80  /* the first byte of the body is still to come */
+#define KVS_F_C_FIN   0x100 /* orphan: TC has put FIN on the client's last segment */
+#define KVS_F_U_FIN   0x200 /* orphan: TC has put FIN on the pod's last acknowledgement */
+
+enum kvs_framing { KVS_UNTIL_CLOSE, KVS_LENGTH, KVS_CHUNKED };
+
+/* Where in chunked framing the next byte stands. <left> belongs to SIZE (value of the digits so far) and DATA (bytes of
+ * the chunk still to come, at least 1). CRLF only. */
+#define KVS_WALK_STATES(X)                                          \
+	X(SIZE_FIRST) /* first digit */                             \
+	X(SIZE)	      /* more digits */                             \
+	X(EXT)	      /* extension */                               \
+	X(SIZE_LF)                                                  \
+	X(DATA)                                                     \
+	X(DATA_CR)                                                  \
+	X(DATA_LF)                                                  \
+	X(LINE) /* start of a trailer line, or the CR of the end */ \
+	X(TRAILER)                                                  \
+	X(TRAILER_LF)                                               \
+	X(LAST_LF)                                                  \
+	X(END) /* behind the last byte */                           \
+	X(BAD)
+
+enum kvs_walk {
+#define X(NAME) KVS_WALK_##NAME,
+	KVS_WALK_STATES(X)
+#undef X
+		KVS_WALK_N
+};
+
+struct kvs_range {
+	__u32 from, to;
+};
+
+/* kvs_splices: array, one spin lock each. User space reads (BPF_F_LOCK), and writes only by the programs below. It
+ * hands out the ids: one whose state is FREE may be used, kvs_bind refuses any other. */
+struct kvs_splice {
+	struct bpf_spin_lock lock;
+	__u32 gen;   /* kvs_bind */
+	__u32 flags; /* KVS_F_* */
+	__u8 state;  /* enum kvs_state */
+	__u8 framing;
+	__u8 walk; /* enum kvs_walk, at wpos */
+	__u8 ranges_n;
+	struct kvs_tuple c_tuple, u_tuple;
+	struct kvs_half c, u;
+	__u32 y0;      /* first byte of the body's rest, on U */
+	__u32 c_split; /* the same byte on C */
+	__u32 u_split; /* y0, moved on by rebasing */
+	__u32 fwd_end; /* highest end that was diverted, on U */
+	__u32 u_end;   /* end of the response on U, if KVS_F_END */
+	__u32 u_una;   /* highest acknowledgement told to the pod */
+	__u32 wpos;    /* chunked: walked up to here. Length: counted up to here */
+	__u32 version; /* of wpos and ranges */
+	__u32 cap;     /* most window that the pod may have, 0: the client's */
+	__u16 pod_win; /* window field told to the pod last */
+	__u16 pad;
+	__u32 store;				   /* kvs_stores index + 1, 0: none */
+	__u32 tail;				   /* kvs_tails index + 1, 0: none */
+	struct kvs_range ranges[KVS_STORE_RANGES]; /* stored beyond wpos, wire numbers of U */
+	__u64 left;				   /* of the body (length), of the chunk (chunked) */
+	__u64 cookie;				   /* kvs_bind */
+	__u64 owner;				   /* kvs_bind */
+	__u64 bound_at, active_at, first_at, last_at, ended_at, done_at;
+	__u64 gap_max;		       /* ns */
+	__u64 bytes, segments, chunks; /* diverted, new ones only; chunks: of chunked framing */
+	__u64 dropped;		       /* segments of the pod that were dropped: no room to store, out of the window */
+};
+
+/* kvs_pod_times: per-CPU hash by kvs_pod_key. User space adds and removes entries (with kvs_pods), TC counts. Bucket 0
+ * is below 1 µs, bucket i from 2^(i−1) to 2^i µs, the last one all above. */
+struct kvs_times {
+	__u64 sum_ns;
+	__u64 count[KVS_TIME_BUCKETS];
+};
+
+struct kvs_pod_times {
+	struct kvs_times ttft; /* from dispatch to the first byte of the body */
+	struct kvs_times gap;  /* between segments with new data */
+};
+
+/* kvs_rows: per-CPU array of one, how often each row of the rule tables applied. The names are the metric's labels.
+ * What is done with the packet is fixed for a row: it goes on to the socket or the network (s), to the other peer (d),
+ * both, or nowhere (-). */
+#define KVS_ROWS(X)                                                                           \
+	/* any hook */                                                                        \
+	X(OTHER, other)		     /* s  no connection of ours */                           \
+	X(MARKED, redirected)	     /* s  egress of what another row sent */                 \
+	X(UNREADABLE, unreadable)    /* -  of a connection of ours, cannot be parsed */       \
+	X(SYN, syn)		     /* s  noted, timestamps stripped */                      \
+	X(SYN_BOUND, syn_of_spliced) /* s  ingress; - egress */                               \
+	X(FAILED, failed)	     /* -  a helper failed half-way */                        \
+	X(LOST, pod_copy_lost)	     /* s  no memory for the other peer's copy */             \
+	/* client ingress */                                                                  \
+	X(CI_SHIFT, client_shifted)	    /* s  not spliced now: numbers shifted */         \
+	X(CI_ACK, client_ack)		    /* d  acknowledges diverted bytes */              \
+	X(CI_EDGE, client_ack_at_split)	    /* sd acknowledges up to the split */             \
+	X(CI_OLD, client_ack_old)	    /* s  acknowledges less */                        \
+	X(CI_DATA, client_data)		    /* sd payload, FIN, probe or keep-alive */        \
+	X(CI_OWED, client_ack_owed)	    /* sd the socket waits for it */                  \
+	X(CI_ENDED, client_ack_ended)	    /* sd in ENDED */                                 \
+	X(CI_DONE, client_done)		    /* s  in DONE */                                  \
+	X(CI_LAST, client_ack_last)	    /* sd the one that makes DONE */                  \
+	X(CI_RST, client_reset)		    /* sd */                                          \
+	X(CI_RST_STRAY, client_reset_stray) /* s  not the exact number: the socket decides */ \
+	X(CI_UNSENT, client_ack_unsent)	    /* -  acknowledges what was never sent */         \
+	X(CI_NOACK, client_no_ack)	    /* s  no ACK flag */                              \
+	X(CI_COPY, client_copy)		    /* d  second pass of sd */                        \
+	/* pod ingress */                                                                     \
+	X(PI_SHIFT, pod_shifted)	     /* s  not spliced now */                         \
+	X(PI_OLD, pod_old)		     /* s  ends before the split */                   \
+	X(PI_ACROSS, pod_across_split)	     /* d  client has the front */                    \
+	X(PI_ACROSS_EARLY, pod_across_early) /* - client has not acknowledged the front */    \
+	X(PI_DATA, pod_data)		     /* d  */                                         \
+	X(PI_STORED, pod_stored)	     /* d  beyond a gap, kept for the walk */         \
+	X(PI_NO_ROOM, pod_no_room)	     /* -  beyond a gap, cannot be kept */            \
+	X(PI_RACE, pod_race)		     /* -  other CPU was faster three times */        \
+	X(PI_WINDOW, pod_outside_window)     /* -  */                                         \
+	X(PI_BEHIND, pod_behind_end)	     /* s  beyond the end */                          \
+	X(PI_BROKEN, pod_broken)	     /* -  bad framing, across the end */             \
+	X(PI_BROKEN_RST, pod_broken_reset)   /* d  the same of an orphan: client gets RST */  \
+	X(PI_FIN_DATA, pod_fin_on_data)	     /* d  without FIN */                             \
+	X(PI_FIN, pod_fin)		     /* s  */                                         \
+	X(PI_FIN_EARLY, pod_fin_early)	     /* -  bytes before it are missing */             \
+	X(PI_FIN_ORPHAN, pod_fin_orphan)     /* d  end of an orphan's body until close */     \
+	X(PI_RST, pod_reset)		     /* s  with the socket's exact number */          \
+	X(PI_RST_ORPHAN, pod_reset_orphan)   /* d  client gets RST */                         \
+	X(PI_RST_STRAY, pod_reset_stray)     /* -  outside the window */                      \
+	X(PI_PROBE, pod_probe)		     /* d  zero-window probe, keep-alive */           \
+	X(PI_ACK, pod_ack)		     /* s  */                                         \
+	X(PI_LATE, pod_late)		     /* s  in DONE */                                 \
+	/* client egress */                                                                   \
+	X(CE_SHIFT, to_client_shifted)	 /* s  */                                             \
+	X(CE_SPLICED, to_client_spliced) /* s  ACK or data of C's socket in a splice */       \
+	X(CE_RST, to_client_reset)	 /* s  with the number that the client expects */     \
+	X(CE_FIN_CUT, to_client_fin_cut) /* s  data of an orphan without its FIN */           \
+	X(CE_STOLEN, to_client_stolen)	 /* -  FIN or RST of an orphan */                     \
+	/* pod egress */                                                                      \
+	X(PE_SHIFT, to_pod_shifted)   /* s  */                                                \
+	X(PE_SPLICED, to_pod_spliced) /* s  */                                                \
+	X(PE_FIN_CUT, to_pod_fin_cut) /* s  */                                                \
+	X(PE_STOLEN, to_pod_stolen)   /* -  */                                                \
+	/* not packets: what happened along the way */                                        \
+	X(ACTIVATED, activated)                                                               \
+	X(REFUSED, refused) /* armed, but other bytes came first */                           \
+	X(ENDS, ends)                                                                         \
+	X(DONES, dones)                                                                       \
+	X(ORPHANED, orphaned)                                                                 \
+	X(REBASED, rebased)                                                                   \
+	X(TAIL_NONE, tail_none) /* no slot for a tail */                                      \
+	X(RING_FULL, ring_full) /* an event was lost */
+
+enum kvs_row {
+#define X(NAME, name) KVS_ROW_##NAME,
+	KVS_ROWS(X)
+#undef X
+		KVS_ROWS_N
+};
+
+union kvs_row_counts {
+	struct {
+#define X(NAME, name) __u64 name;
+		KVS_ROWS(X)
+#undef X
+	};
+	__u64 row[KVS_ROWS_N];
+};
+
+/* kvs_events: ring buffer of kvs_event, each with <len> bytes of tail behind it. */
+#define KVS_EVENTS(X)                                                                              \
+	X(ENDED, ended)	    /* tail: the body's last bytes as they came, chunk framing included */ \
+	X(DONE, done)	    /* unbind; U may carry the next request */                             \
+	X(BROKEN, broken)   /* reset both */                                                       \
+	X(POD_FIN, pod_fin) /* FIN rode on data; the socket gets it later */                       \
+	X(POD_RST, pod_rst)                                                                        \
+	X(ORPHAN, orphan)
+
+enum kvs_event_type {
+#define X(NAME, name) KVS_EV_##NAME,
+	KVS_EVENTS(X)
+#undef X
+		KVS_EVENTS_N
+};
+
+struct kvs_event {
+	__u32 splice, gen;
+	__u64 cookie;
+	__u64 at;
+	__u16 type;
+	__u16 len;
+	__u32 flags; /* KVS_F_* at that moment */
+	__u64 bytes; /* diverted so far */
+};
+
+/* kvs_conn_add: make the entry of an established connection from its handshake.
+ * -ENOENT: TC did not see it (relay); -EOPNOTSUPP: timestamps are on (relay); -EEXIST; -ENOSPC or -E2BIG: map full. */
+struct kvs_conn_add_args {
+	struct kvs_tuple tuple;
+	__u32 side;	     /* enum kvs_side; -EINVAL if the handshake says otherwise */
+	__u32 ifindex;	     /* out: device by which we send */
+	__u16 mss;	     /* out: of the peer's SYN */
+	__u8 ws_rem, ws_loc; /* out */
+	__u8 pad[8];
+	__u64 born; /* out */
+};
+
+/* kvs_conn_close: the socket is closed, or its owner is gone. An entry that never carried a splice goes at once. With
+ * offsets it stays, since FINs and TIME-WAIT still need them: user space deletes it with <gc> set, KVS_RETAIN_SEC after
+ * closed_at. 0: gone; -EINPROGRESS: kept; -EBUSY: bound (unbind first); -ENOENT: unknown, or another <born>. */
+struct kvs_conn_close_args {
+	struct kvs_tuple tuple;
+	__u32 gc; /* delete now */
+	__u64 born;
+};
+
+/* kvs_bind: -ENOENT: a connection is unknown; -EBUSY: one is bound, or the splice is not FREE; -EAFNOSUPPORT: IPv4 with
+ * IPv6; -ERANGE: no such splice; -EINVAL: sides. */
+struct kvs_bind_args {
+	struct kvs_tuple c, u;
+	__u32 splice;
+	__u32 gen;	     /* any number but 0 that this id did not have lately */
+	__u64 cookie;	     /* comes back in events */
+	__u64 owner;	     /* which daemon */
+	__u64 dispatched_at; /* TTFT counts from here; 0: now */
+};
+
+/* Why kvs_arm refused. The names are the metric's labels. */
+#define KVS_ARM_RESULTS(X)                                                                    \
+	X(OK, ok)                                                                             \
+	X(UNBOUND, unbound)		/* -ENOENT: no such splice, or another generation */  \
+	X(STATE, state)			/* -EBUSY: not in RELAY */                            \
+	X(POD_AHEAD, pod_ahead)		/* -EAGAIN: more has come than was read */            \
+	X(MISCOUNT, miscount)		/* -EPROTO: more was read or written than TC saw */   \
+	X(CLIENT_BEHIND, client_behind) /* -EAGAIN: C's bytes have not left yet */            \
+	X(UNSEEN, unseen)		/* -EAGAIN: a socket has not sent anything yet */     \
+	X(FRAMING, framing)		/* -EINVAL: impossible framing, or nothing is left */ \
+	X(POD_FIN, pod_fin)		/* -EPIPE: the pod has closed */
+
+enum kvs_arm_result {
+#define X(NAME, name) KVS_ARM_##NAME,
+	KVS_ARM_RESULTS(X)
+#undef X
+		KVS_ARM_N
+};
+
+/* kvs_arm: the next byte on U is to go to C's peer directly. All that was read from U has been written to C, all that
+ * was written to U is acknowledged (SIOCOUTQ 0), and C is not written until KVS_EV_ENDED or a refusal. A refusal shows
+ * as U's socket becoming readable. */
+struct kvs_arm_args {
+	__u32 splice, gen;
+	__u64 u_read;	 /* bytes read from U's socket since it was connected */
+	__u64 c_written; /* bytes written to C's socket since it was accepted */
+	__u64 left;	 /* KVS_LENGTH: of the body; KVS_CHUNKED: see kvs_walk */
+	__u64 first_at;	 /* when the first byte of the body was read; 0: it is still to come, and TC takes TTFT */
+	__u32 cap;	 /* most window for the pod; 0: KVS_STORE_BYTES if chunked, else the client's */
+	__u8 framing;	 /* enum kvs_framing */
+	__u8 walk;	 /* enum kvs_walk */
+	__u8 result;	 /* out: enum kvs_arm_result */
+	__u8 state;	 /* out: enum kvs_state after the call */
+};
+
+/* kvs_closing: FIN and RST of our sockets are meant from now on. 0, -ENOENT. The state at that moment is written. */
+struct kvs_closing_args {
+	__u32 splice, gen;
+	__u32 state, flags; /* out */
+};
+
+/* kvs_unbind: in RELAY, ARMED and DONE, elsewhere with KVS_UNBIND_FORCE: then what is under way on both connections is
+ * lost, and they can only be reset (before this call) or left to time out. The offsets of both connections move on by
+ * what was diverted. -ENOENT; -EBUSY: ACTIVE or ENDED. */
+#define KVS_UNBIND_FORCE 1
+
+struct kvs_unbind_args {
+	__u32 splice, gen;
+	__u32 force;	    /* KVS_UNBIND_FORCE */
+	__u32 state, flags; /* out: before the call */
+	__u32 pad;
+	__u64 bytes, segments, chunks, gap_max, first_at, last_at; /* out */
+};
+
+_Static_assert(sizeof(struct kvs_tuple) == 36, "kvs_tuple");
+_Static_assert(sizeof(struct kvs_half) == 36, "kvs_half");
+_Static_assert(sizeof(struct kvs_conn) == 64, "kvs_conn");
+_Static_assert(sizeof(struct kvs_syn) == 20, "kvs_syn");
+_Static_assert(sizeof(struct kvs_splice) <= 512, "kvs_splice");
+_Static_assert(sizeof(struct kvs_event) == 40, "kvs_event");
+_Static_assert(sizeof(struct kvs_conn_add_args) == 64, "kvs_conn_add_args");
+_Static_assert(sizeof(struct kvs_conn_close_args) == 48, "kvs_conn_close_args");
+_Static_assert(sizeof(struct kvs_bind_args) == 104, "kvs_bind_args");
+_Static_assert(sizeof(struct kvs_arm_args) == 48, "kvs_arm_args");
+_Static_assert(sizeof(struct kvs_unbind_args) == 72, "kvs_unbind_args");
+_Static_assert(sizeof(union kvs_row_counts) == 8 * KVS_ROWS_N, "kvs_row_counts");
+
+#endif
