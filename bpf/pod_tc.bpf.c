@@ -1,86 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Counts what crosses this host's devices to and from each pod: bytes, packets, connections.
- *
- *   egress   destination is a pod → to_pod
- *   ingress  source is a pod      → from_pod
- *
- * so on a device that carries both legs, lo included, each packet counts once. A pod is an address and port that user
- * space has put into kvs_pods; nothing is added here. Every packet goes on unchanged with TC_ACT_UNSPEC, which leaves
+ * The programs that only count (lib/count.bpf.h). Every packet goes on unchanged with TC_ACT_UNSPEC, which leaves
  * the verdict to the programs of other owners behind this one.
- *
- * The per-CPU entries have one writer each: TC runs with bottom halves off, so no atomics are needed.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 
 #include "kvsteer/abi.h"
-#include "lib/segment.bpf.h"
-#include "maps.bpf.h"
-
-static __always_inline void flow_add(struct kvs_flow_counts *c, struct __sk_buff *skb, const struct segment *s)
-{
-	c->bytes += s->payload;
-	c->packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
-	if (s->flags & TCP_FLAG_SYN)
-		c->connections++;
-}
-
-static __always_inline void verdict_add(struct kvs_verdict_counts *c, enum kvs_verdict v)
-{
-	switch (v) {
-#define X(NAME, name)      \
-	case KVS_##NAME:   \
-		c->name++; \
-		break;
-		KVS_VERDICTS(X)
-#undef X
-	case KVS_VERDICTS_N:
-		break;
-	}
-}
+#include "lib/count.bpf.h"
 
 SEC("tc")
 int kvs_pod_egress(struct __sk_buff *skb)
 {
-	struct kvs_device_counts *dev;
-	struct kvs_pod_counts *pod;
 	struct segment s = {};
-	enum kvs_verdict v = segment_read(skb, &s);
-	__u32 ifindex = skb->ifindex;
 
-	if (v == KVS_COUNTED) {
-		pod = bpf_map_lookup_elem(&kvs_pods, &s.dst);
-		if (pod)
-			flow_add(&pod->to_pod, skb, &s);
-		else
-			v = KVS_NOT_POD;
-	}
-	dev = bpf_map_lookup_elem(&kvs_devices, &ifindex);
-	if (dev)
-		verdict_add(&dev->egress, v);
+	count_egress(skb, &s, segment_read(skb, &s));
 	return TC_ACT_UNSPEC;
 }
 
 SEC("tc")
 int kvs_pod_ingress(struct __sk_buff *skb)
 {
-	struct kvs_device_counts *dev;
-	struct kvs_pod_counts *pod;
 	struct segment s = {};
-	enum kvs_verdict v = segment_read(skb, &s);
-	__u32 ifindex = skb->ifindex;
 
-	if (v == KVS_COUNTED) {
-		pod = bpf_map_lookup_elem(&kvs_pods, &s.src);
-		if (pod)
-			flow_add(&pod->from_pod, skb, &s);
-		else
-			v = KVS_NOT_POD;
-	}
-	dev = bpf_map_lookup_elem(&kvs_devices, &ifindex);
-	if (dev)
-		verdict_add(&dev->ingress, v);
+	count_ingress(skb, &s, segment_read(skb, &s));
 	return TC_ACT_UNSPEC;
 }
 

@@ -23,10 +23,24 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_HASH = 5,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_QUEUE = 22,
+	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
 enum {
+	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
 	BPF_F_NO_PREALLOC = 1,
+	BPF_F_INGRESS = 1,
+	BPF_F_RECOMPUTE_CSUM = 1,
+	BPF_F_PSEUDO_HDR = 16,
+	BPF_F_IPV6 = 128, /* 6.16 */
+};
+
+struct bpf_spin_lock {
+	__u32 val;
 };
 
 enum bpf_hdr_start_off {
@@ -34,7 +48,10 @@ enum bpf_hdr_start_off {
 	BPF_HDR_START_NET = 1,
 };
 
-#define TC_ACT_UNSPEC (-1)
+#define TC_ACT_UNSPEC	(-1)
+#define TC_ACT_SHOT	2
+#define TC_ACT_STOLEN	4
+#define TC_ACT_REDIRECT 7
 
 #define ETH_P_IP   0x0800
 #define ETH_P_IPV6 0x86DD

@@ -30,14 +30,14 @@
 #endif
 
 /* Sizes that libbpf takes from the object; bpf_map__set_max_entries before load changes them. Splice 0 does not exist,
- * so kvs_splices has one entry more than there can be splices. Stores and tails have a queue of the same size each. */
+ * so kvs_splices has one entry more than there can be splices. kvs_store_free has as many entries as kvs_stores. */
 #define KVS_MAX_SPLICES	  16384
 #define KVS_MAX_CONNS	  65536
 #define KVS_MAX_SYNS	  16384
 #define KVS_MAX_DIALS	  4096
 #define KVS_MAX_LISTENERS 64
 #define KVS_STORES	  128  /* responses that may have a gap at one time */
-#define KVS_TAILS	  4096 /* responses whose last bytes are kept; beyond that the last segment alone */
+#define KVS_TAILS	  4096 /* ids below this keep a response's last bytes; others have its last segment alone */
 #define KVS_RING_BYTES	  (4 << 20)
 
 #define KVS_STORE_BYTES	 65536 /* how far beyond a gap a chunked response can be followed */
@@ -97,8 +97,7 @@ struct kvs_syn {
 };
 
 /* kvs_listeners: hash by kvs_pod_key (address and port; :: is any address), value 1. User space writes.
- * kvs_dials: LRU hash by socket cookie, value 1. User space writes, TC removes at the SYN-ACK, eviction does the rest.
- */
+ * kvs_dials: LRU hash by socket cookie, value 1. User space adds before connect() and removes after it. */
 
 /*
  * FREE ─bind→ RELAY ⇄ ARMED ─first byte at y0→ ACTIVE ─last byte diverted→ ENDED ─client has it all→ DONE ─unbind→ FREE
@@ -182,9 +181,9 @@ struct kvs_splice {
 	__u32 version; /* of wpos and ranges */
 	__u32 cap;     /* most window that the pod may have, 0: the client's */
 	__u16 pod_win; /* window field told to the pod last */
-	__u16 pad;
-	__u32 store;				   /* kvs_stores index + 1, 0: none */
-	__u32 tail;				   /* kvs_tails index + 1, 0: none */
+	__u16 users;   /* CPUs at work on store or tail */
+	__u32 store;   /* kvs_stores index + 1, 0: none */
+	__u32 pad;
 	struct kvs_range ranges[KVS_STORE_RANGES]; /* stored beyond wpos, wire numbers of U */
 	__u64 left;				   /* of the body (length), of the chunk (chunked) */
 	__u64 cookie;				   /* kvs_bind */
@@ -207,79 +206,81 @@ struct kvs_pod_times {
 	struct kvs_times gap;  /* between segments with new data */
 };
 
-/* kvs_rows: per-CPU array of one, how often each row of the rule tables applied. The names are the metric's labels.
- * What is done with the packet is fixed for a row: it goes on to the socket or the network (s), to the other peer (d),
- * both, or nowhere (-). */
-#define KVS_ROWS(X)                                                                           \
-	/* any hook */                                                                        \
-	X(OTHER, other)		     /* s  no connection of ours */                           \
-	X(MARKED, redirected)	     /* s  egress of what another row sent */                 \
-	X(UNREADABLE, unreadable)    /* -  of a connection of ours, cannot be parsed */       \
-	X(SYN, syn)		     /* s  noted, timestamps stripped */                      \
-	X(SYN_BOUND, syn_of_spliced) /* s  ingress; - egress */                               \
-	X(FAILED, failed)	     /* -  a helper failed half-way */                        \
-	X(LOST, pod_copy_lost)	     /* s  no memory for the other peer's copy */             \
-	/* client ingress */                                                                  \
-	X(CI_SHIFT, client_shifted)	    /* s  not spliced now: numbers shifted */         \
-	X(CI_ACK, client_ack)		    /* d  acknowledges diverted bytes */              \
-	X(CI_EDGE, client_ack_at_split)	    /* sd acknowledges up to the split */             \
-	X(CI_OLD, client_ack_old)	    /* s  acknowledges less */                        \
-	X(CI_DATA, client_data)		    /* sd payload, FIN, probe or keep-alive */        \
-	X(CI_OWED, client_ack_owed)	    /* sd the socket waits for it */                  \
-	X(CI_ENDED, client_ack_ended)	    /* sd in ENDED */                                 \
-	X(CI_DONE, client_done)		    /* s  in DONE */                                  \
-	X(CI_LAST, client_ack_last)	    /* sd the one that makes DONE */                  \
-	X(CI_RST, client_reset)		    /* sd */                                          \
-	X(CI_RST_STRAY, client_reset_stray) /* s  not the exact number: the socket decides */ \
-	X(CI_UNSENT, client_ack_unsent)	    /* -  acknowledges what was never sent */         \
-	X(CI_NOACK, client_no_ack)	    /* s  no ACK flag */                              \
-	X(CI_COPY, client_copy)		    /* d  second pass of sd */                        \
-	/* pod ingress */                                                                     \
-	X(PI_SHIFT, pod_shifted)	     /* s  not spliced now */                         \
-	X(PI_OLD, pod_old)		     /* s  ends before the split */                   \
-	X(PI_ACROSS, pod_across_split)	     /* d  client has the front */                    \
-	X(PI_ACROSS_EARLY, pod_across_early) /* - client has not acknowledged the front */    \
-	X(PI_DATA, pod_data)		     /* d  */                                         \
-	X(PI_STORED, pod_stored)	     /* d  beyond a gap, kept for the walk */         \
-	X(PI_NO_ROOM, pod_no_room)	     /* -  beyond a gap, cannot be kept */            \
-	X(PI_RACE, pod_race)		     /* -  other CPU was faster three times */        \
-	X(PI_WINDOW, pod_outside_window)     /* -  */                                         \
-	X(PI_BEHIND, pod_behind_end)	     /* s  beyond the end */                          \
-	X(PI_BROKEN, pod_broken)	     /* -  bad framing, across the end */             \
-	X(PI_BROKEN_RST, pod_broken_reset)   /* d  the same of an orphan: client gets RST */  \
-	X(PI_FIN_DATA, pod_fin_on_data)	     /* d  without FIN */                             \
-	X(PI_FIN, pod_fin)		     /* s  */                                         \
-	X(PI_FIN_EARLY, pod_fin_early)	     /* -  bytes before it are missing */             \
-	X(PI_FIN_ORPHAN, pod_fin_orphan)     /* d  end of an orphan's body until close */     \
-	X(PI_RST, pod_reset)		     /* s  with the socket's exact number */          \
-	X(PI_RST_ORPHAN, pod_reset_orphan)   /* d  client gets RST */                         \
-	X(PI_RST_STRAY, pod_reset_stray)     /* -  outside the window */                      \
-	X(PI_PROBE, pod_probe)		     /* d  zero-window probe, keep-alive */           \
-	X(PI_ACK, pod_ack)		     /* s  */                                         \
-	X(PI_LATE, pod_late)		     /* s  in DONE */                                 \
-	/* client egress */                                                                   \
-	X(CE_SHIFT, to_client_shifted)	 /* s  */                                             \
-	X(CE_SPLICED, to_client_spliced) /* s  ACK or data of C's socket in a splice */       \
-	X(CE_RST, to_client_reset)	 /* s  with the number that the client expects */     \
-	X(CE_FIN_CUT, to_client_fin_cut) /* s  data of an orphan without its FIN */           \
-	X(CE_STOLEN, to_client_stolen)	 /* -  FIN or RST of an orphan */                     \
-	/* pod egress */                                                                      \
-	X(PE_SHIFT, to_pod_shifted)   /* s  */                                                \
-	X(PE_SPLICED, to_pod_spliced) /* s  */                                                \
-	X(PE_FIN_CUT, to_pod_fin_cut) /* s  */                                                \
-	X(PE_STOLEN, to_pod_stolen)   /* -  */                                                \
-	/* not packets: what happened along the way */                                        \
-	X(ACTIVATED, activated)                                                               \
-	X(REFUSED, refused) /* armed, but other bytes came first */                           \
-	X(ENDS, ends)                                                                         \
-	X(DONES, dones)                                                                       \
-	X(ORPHANED, orphaned)                                                                 \
-	X(REBASED, rebased)                                                                   \
-	X(TAIL_NONE, tail_none) /* no slot for a tail */                                      \
-	X(RING_FULL, ring_full) /* an event was lost */
+/* kvs_rows: per-CPU array of one, how often each row of the rule tables applied. The names are the metric's labels;
+ * where a packet goes is fixed for its row. */
+#define KVS_ROWS(X)                                                                                    \
+	/* any hook */                                                                                 \
+	X(OTHER, other, SOCKET)		      /* no connection of ours */                              \
+	X(MARKED, redirected, SOCKET)	      /* egress of what another row sent */                    \
+	X(UNREADABLE, unreadable, NOWHERE)    /* of a connection of ours, cannot be parsed */          \
+	X(SYN, syn, SOCKET)		      /* noted, timestamps stripped */                         \
+	X(SYN_KNOWN, syn_of_open, SOCKET)     /* for a connection that is open: the socket answers */  \
+	X(SYN_REUSE, syn_of_spliced, NOWHERE) /* ours, on the tuple of an orphan */                    \
+	X(FAILED, failed, NOWHERE)	      /* a helper failed half-way */                           \
+	/* client ingress */                                                                           \
+	X(CI_SHIFT, client_shifted, SOCKET)   /* not spliced now: numbers shifted */                   \
+	X(CI_ACK, client_ack, PEER)	      /* acknowledges diverted bytes */                        \
+	X(CI_EDGE, client_ack_at_split, BOTH) /* acknowledges up to the split */                       \
+	X(CI_OLD, client_ack_old, SOCKET)     /* acknowledges less */                                  \
+	X(CI_DATA, client_data, BOTH)	      /* payload, FIN, probe or keep-alive */                  \
+	X(CI_OWED, client_ack_owed, BOTH)     /* the socket waits for it */                            \
+	X(CI_ENDED, client_ack_ended, BOTH)                                                            \
+	X(CI_LAST, client_ack_last, BOTH) /* makes DONE */                                             \
+	X(CI_DONE, client_done, SOCKET)                                                                \
+	X(CI_RST, client_reset, BOTH)                                                                  \
+	X(CI_RST_STRAY, client_reset_stray, SOCKET) /* not the exact number: the socket decides */     \
+	X(CI_UNSENT, client_ack_unsent, NOWHERE)    /* acknowledges what was never sent */             \
+	X(CI_NOACK, client_no_ack, SOCKET)	    /* no ACK flag */                                  \
+	X(CI_COPY, client_copy, PEER)		    /* second pass of BOTH */                          \
+	X(CI_COPY_LATE, client_copy_late, NOWHERE)  /* unbound before the second pass */               \
+	/* pod ingress */                                                                              \
+	X(PI_SHIFT, pod_shifted, SOCKET)	      /* not spliced now */                            \
+	X(PI_OLD, pod_old, SOCKET)		      /* ends before the split */                      \
+	X(PI_ACROSS, pod_across_split, PEER)	      /* client has the front */                       \
+	X(PI_ACROSS_EARLY, pod_across_early, NOWHERE) /* client has not acknowledged the front */      \
+	X(PI_DATA, pod_data, PEER)                                                                     \
+	X(PI_STORED, pod_stored, PEER)	    /* beyond a gap, kept for the walk */                      \
+	X(PI_NO_ROOM, pod_no_room, NOWHERE) /* beyond a gap, cannot be kept */                         \
+	X(PI_RACE, pod_race, NOWHERE)	    /* another CPU was faster three times */                   \
+	X(PI_WINDOW, pod_outside_window, NOWHERE)                                                      \
+	X(PI_BEHIND, pod_behind_end, SOCKET)                                                           \
+	X(PI_BROKEN, pod_broken, NOWHERE)     /* bad framing, across the end */                        \
+	X(PI_FIN_DATA, pod_fin_on_data, PEER) /* without FIN */                                        \
+	X(PI_FIN, pod_fin, SOCKET)                                                                     \
+	X(PI_FIN_EARLY, pod_fin_early, NOWHERE)	  /* bytes before it are missing */                    \
+	X(PI_FIN_ORPHAN, pod_fin_orphan, PEER)	  /* end of an orphan's body until close */            \
+	X(PI_RST, pod_reset, SOCKET)		  /* with the socket's exact number */                 \
+	X(PI_RST_STRAY, pod_reset_stray, NOWHERE) /* outside the window */                             \
+	X(PI_CUT_ORPHAN, pod_cut_orphan, PEER)	  /* an orphan cannot be completed: client gets RST */ \
+	X(PI_PROBE, pod_probe, PEER)		  /* zero-window probe, keep-alive */                  \
+	X(PI_ACK, pod_ack, SOCKET)                                                                     \
+	X(PI_LATE, pod_late, SOCKET) /* in DONE */                                                     \
+	/* client egress */                                                                            \
+	X(CE_SHIFT, to_client_shifted, SOCKET)                                                         \
+	X(CE_SPLICED, to_client_spliced, SOCKET)                                                       \
+	X(CE_RST, to_client_reset, SOCKET)	 /* with the number that the client expects */         \
+	X(CE_FIN_CUT, to_client_fin_cut, SOCKET) /* data of an orphan without its FIN */               \
+	X(CE_STOLEN, to_client_stolen, NOWHERE)	 /* FIN or RST of an orphan */                         \
+	/* pod egress */                                                                               \
+	X(PE_SHIFT, to_pod_shifted, SOCKET)                                                            \
+	X(PE_SPLICED, to_pod_spliced, SOCKET)                                                          \
+	X(PE_FIN_CUT, to_pod_fin_cut, SOCKET)                                                          \
+	X(PE_STOLEN, to_pod_stolen, NOWHERE)                                                           \
+	/* not packets: what happened along the way */                                                 \
+	X(ACTIVATED, activated, NOWHERE)                                                               \
+	X(REFUSED, refused, NOWHERE) /* armed, but other bytes came first */                           \
+	X(ENDS, ends, NOWHERE)                                                                         \
+	X(DONES, dones, NOWHERE)                                                                       \
+	X(ORPHANED, orphaned, NOWHERE)                                                                 \
+	X(REBASED, rebased, NOWHERE)                                                                   \
+	X(COPY_LOST, copy_lost, NOWHERE) /* no memory for the other peer's copy */                     \
+	X(RING_FULL, ring_full, NOWHERE) /* an event was lost */
+
+/* SOCKET: on to the socket, at egress to the network. PEER: to the other connection's peer. */
+enum kvs_goes { KVS_GOES_NOWHERE, KVS_GOES_SOCKET, KVS_GOES_PEER, KVS_GOES_BOTH };
 
 enum kvs_row {
-#define X(NAME, name) KVS_ROW_##NAME,
+#define X(NAME, name, goes) KVS_ROW_##NAME,
 	KVS_ROWS(X)
 #undef X
 		KVS_ROWS_N
@@ -287,14 +288,15 @@ enum kvs_row {
 
 union kvs_row_counts {
 	struct {
-#define X(NAME, name) __u64 name;
+#define X(NAME, name, goes) __u64 name;
 		KVS_ROWS(X)
 #undef X
 	};
 	__u64 row[KVS_ROWS_N];
 };
 
-/* kvs_events: ring buffer of kvs_event, each with <len> bytes of tail behind it. */
+/* kvs_events: ring buffer of kvs_event. With ENDED come the last <len> bytes of the body, byte i of them at
+ * tail[(tail_at + i) % KVS_TAIL_BYTES] behind the event: they are taken as they lie in a ring. */
 #define KVS_EVENTS(X)                                                                              \
 	X(ENDED, ended)	    /* tail: the body's last bytes as they came, chunk framing included */ \
 	X(DONE, done)	    /* unbind; U may carry the next request */                             \
@@ -318,6 +320,8 @@ struct kvs_event {
 	__u16 len;
 	__u32 flags; /* KVS_F_* at that moment */
 	__u64 bytes; /* diverted so far */
+	__u32 tail_at;
+	__u32 state;
 };
 
 /* kvs_conn_add: make the entry of an established connection from its handshake.
@@ -395,7 +399,8 @@ struct kvs_closing_args {
 
 /* kvs_unbind: in RELAY, ARMED and DONE, elsewhere with KVS_UNBIND_FORCE: then what is under way on both connections is
  * lost, and they can only be reset (before this call) or left to time out. The offsets of both connections move on by
- * what was diverted. -ENOENT; -EBUSY: ACTIVE or ENDED. */
+ * what was diverted. -ENOENT; -EBUSY: ACTIVE or ENDED;
+ * -EAGAIN: a packet is being worked on this very moment, call again. */
 #define KVS_UNBIND_FORCE 1
 
 struct kvs_unbind_args {
@@ -411,7 +416,7 @@ _Static_assert(sizeof(struct kvs_half) == 36, "kvs_half");
 _Static_assert(sizeof(struct kvs_conn) == 64, "kvs_conn");
 _Static_assert(sizeof(struct kvs_syn) == 20, "kvs_syn");
 _Static_assert(sizeof(struct kvs_splice) <= 512, "kvs_splice");
-_Static_assert(sizeof(struct kvs_event) == 40, "kvs_event");
+_Static_assert(sizeof(struct kvs_event) == 48, "kvs_event");
 _Static_assert(sizeof(struct kvs_conn_add_args) == 64, "kvs_conn_add_args");
 _Static_assert(sizeof(struct kvs_conn_close_args) == 48, "kvs_conn_close_args");
 _Static_assert(sizeof(struct kvs_bind_args) == 104, "kvs_bind_args");
