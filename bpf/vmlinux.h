@@ -18,6 +18,11 @@ typedef __u16 __be16;
 typedef __u32 __be32;
 typedef __u16 __sum16;
 typedef __u32 __wsum;
+typedef _Bool bool;
+
+enum { false, true };
+
+#define NULL ((void *)0)
 
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,

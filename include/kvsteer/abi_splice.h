@@ -128,6 +128,7 @@ enum kvs_state {
 #define KVS_F_FIRST   0x80  /* the first byte of the body is still to come */
 #define KVS_F_C_FIN   0x100 /* orphan: TC has put FIN on the client's last segment */
 #define KVS_F_U_FIN   0x200 /* orphan: TC has put FIN on the pod's last acknowledgement */
+#define KVS_F_HOLE    0x400 /* a segment came before one that precedes it (not chunked): the tail comes with DONE */
 
 enum kvs_framing { KVS_UNTIL_CLOSE, KVS_LENGTH, KVS_CHUNKED };
 

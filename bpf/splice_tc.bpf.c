@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The splice: from a byte of a response on, what the pod sends goes to the client without a socket of this host, while
+ * both TCP connections stay as they are. C is the client's connection, U the pod's.
+ *
+ *        client ◀── C ──▶ socket │ daemon │ socket ◀── U ──▶ pod
+ *                  wire numbers  │ socket numbers │  wire numbers
+ *
+ * Numbers. Bytes that were spliced past a socket are missing in its numbers: wire = socket + off, for what C sends and
+ * for what U receives. While a splice is active, pod data from u_split on is diverted: its numbers move by
+ * c_split − u_split, its ends become C's, and it leaves by the client's device. Acknowledgements of the client, SACK
+ * blocks included, go through two monotone maps: to C's socket (which never hears of bytes that it did not send) and to
+ * the pod (clamped to what was spliced), together with the window.
+ *
+ * State of a splice, all of it under one lock:
+ *
+ *   FREE    nobody's; a packet that finds its connection's splice free takes the connection as unbound
+ *   RELAY   bound at dispatch, before the pod can answer. Packets are shifted by the offsets; TC keeps watermarks
+ *   ARMED   user space has said which byte comes next (kvs_arm), and the watermarks agreed with its counts
+ *   ACTIVE  a data segment began at that very byte, and nothing was let through beyond it. Anything else that goes
+ *           beyond it refuses: back to RELAY, bytes to the socket
+ *   ENDED   the last byte was diverted: Content-Length is used up, the walker has seen the end, or FIN has come.
+ *           The daemon may write to C again, behind the end
+ *   DONE    the client has acknowledged the end. User space unbinds; only now may U be used again
+ *
+ * Flags: END, the end is known (with Content-Length long before ENDED). CLOSING, the daemon closes both. ORPHAN, a
+ * socket sent FIN or RST without CLOSING: the daemon is dead. Then those are stolen, the stream goes on by itself, and
+ * at its end TC puts the FINs on the last segment and on the last acknowledgement, with the very numbers that the
+ * orphaned sockets have outstanding. BROKEN, bad framing or bytes across the end: the rest is dropped and both are
+ * reset. POD_FIN, POD_RST, CLIENT: who has closed.
+ *
+ * Rules. A packet is read, its connection looked up, its row found under the lock, the packet changed without it. Where
+ * a row's packet goes is the row's third column in KVS_ROWS; the rows' conditions are in lib/client.bpf.h and
+ * lib/pod.bpf.h:
+ *
+ *   ingress of C   client_in   acknowledgements: to the pod, to the socket, or to both (a copy that passes ingress once
+ *                              more, marked)
+ *   ingress of U   pod_in      data: to the socket before the split, to the client behind it; lib/walk.bpf.h for chunks
+ *   egress of C    client_out  C's numbers, the orphan's FIN
+ *   egress of U    pod_out     U's acknowledgements, the orphan's FIN
+ *   SYN            lib/syn.bpf.h
+ *
+ * A packet of ours that cannot be read is dropped: unmapped numbers would reach a socket. What is not ours goes on with
+ * TC_ACT_UNSPEC, which leaves the verdict to others. What is stolen is TC_ACT_STOLEN at egress, since SHOT would look
+ * like congestion to the stack, which then gives its orphans up early.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+
+#include "kvsteer/abi_splice.h"
+#include "lib/control.bpf.h"
+#include "lib/count.bpf.h"
+
+static const __u8 row_goes[KVS_ROWS_N] = {
+#define X(NAME, name, goes) KVS_GOES_##goes,
+	KVS_ROWS(X)
+#undef X
+};
+
+/* Our view of the packet's connection, and an action that changes nothing. */
+static __always_inline void packet_begin(struct __sk_buff *skb, struct scratch *sc, bool egress)
+{
+	struct segment *s = &sc->s;
+	struct action *a = &sc->a;
+
+	sc->egress = egress;
+	sc->t.raddr = egress ? s->dst.addr : s->src.addr;
+	sc->t.laddr = egress ? s->src.addr : s->dst.addr;
+	sc->t.rport = egress ? s->dst.port : s->src.port;
+	sc->t.lport = egress ? s->src.port : s->dst.port;
+	sc->seq = bpf_ntohl(s->tcp.seq);
+	sc->end = sc->seq + s->payload;
+	sc->data = tcp_at(sc) + s->tcp.doff * 4;
+	sc->now = bpf_ktime_get_ns();
+	__builtin_memset(a, 0, sizeof(*a));
+	OPAQUE(skb); /* else clang keeps the address of a member, which the verifier refuses */
+	a->row = KVS_ROW_OTHER;
+	a->ifindex = skb->ifindex;
+	a->socket.seq = sc->seq;
+	a->socket.ack = bpf_ntohl(s->tcp.ack_seq);
+	a->socket.win = bpf_ntohs(s->tcp.window);
+	a->socket.flags = s->flags;
+	a->peer = a->socket;
+}
+
+static __always_inline void unbound(struct kvs_conn *conn, struct scratch *sc)
+{
+	struct kvs_half *h = &conn->half;
+
+	if (sc->egress)
+		h->ifindex = sc->a.ifindex;
+	if (sc->second)
+		sc->a.row = KVS_ROW_CI_COPY_LATE;
+	else if (conn->side == KVS_SIDE_C)
+		sc->egress ? client_out_plain(h, sc) : client_in_plain(h, sc);
+	else
+		sc->egress ? pod_out_plain(h, sc) : pod_in_plain(h, sc);
+}
+
+/* The row of an ingress packet, and what it is to say. Ingress and egress are two functions so that each is verified by
+ * itself. */
+__noinline int ingress_decide(void)
+{
+	struct scratch *sc = scratch_get();
+	struct kvs_splice *sp = NULL;
+	struct kvs_conn *conn;
+	bool bound = false;
+
+	if (!sc)
+		return 0;
+	conn = bpf_map_lookup_elem(&kvs_conns, &sc->t);
+	if (!conn)
+		return 0;
+	sc->a.splice = conn->splice;
+	if (conn->splice)
+		sp = bpf_map_lookup_elem(&kvs_splices, &sc->a.splice);
+	if (sp) {
+		bpf_spin_lock(&sp->lock);
+		bound = sp->state != KVS_FREE && sp->gen == conn->gen;
+		if (bound) {
+			if (conn->side == KVS_SIDE_C)
+				client_in(sp, sc);
+			else
+				pod_in(sp, sc);
+			event_fill(sp, sc);
+		}
+		bpf_spin_unlock(&sp->lock);
+	}
+	if (!bound)
+		unbound(conn, sc);
+	return 0;
+}
+
+__noinline int egress_decide(void)
+{
+	struct scratch *sc = scratch_get();
+	struct kvs_splice *sp = NULL;
+	struct kvs_conn *conn;
+	bool bound = false;
+
+	if (!sc)
+		return 0;
+	conn = bpf_map_lookup_elem(&kvs_conns, &sc->t);
+	if (!conn)
+		return 0;
+	sc->a.splice = conn->splice;
+	if (conn->splice)
+		sp = bpf_map_lookup_elem(&kvs_splices, &sc->a.splice);
+	if (sp) {
+		bpf_spin_lock(&sp->lock);
+		bound = sp->state != KVS_FREE && sp->gen == conn->gen;
+		if (bound) {
+			if (conn->side == KVS_SIDE_C)
+				client_out(sp, sc);
+			else
+				pod_out(sp, sc);
+			event_fill(sp, sc);
+		}
+		bpf_spin_unlock(&sp->lock);
+	}
+	if (!bound)
+		unbound(conn, sc);
+	return 0;
+}
+
+__noinline int to_socket(struct __sk_buff *skb)
+{
+	struct scratch *sc = scratch_get();
+
+	return sc ? packet_to_socket(skb, sc) : -1;
+}
+
+__noinline int to_peer(struct __sk_buff *skb)
+{
+	struct scratch *sc = scratch_get();
+
+	return sc ? packet_to_peer(skb, sc) : -1;
+}
+
+/* The pod's copy enters this device once more; its mark tells what is left to do. */
+static __always_inline void copy_send(struct __sk_buff *skb)
+{
+	__u32 mark = skb->mark;
+
+	skb->mark = MARK_POD;
+	if (bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS))
+		row_count(KVS_ROW_COPY_LOST);
+	skb->mark = mark;
+}
+
+/* Do what the row says; the program's verdict. */
+static __always_inline int carry_out(struct __sk_buff *skb, struct scratch *sc)
+{
+	__u32 row = sc->a.row, goes = row < KVS_ROWS_N ? row_goes[row] : KVS_GOES_NOWHERE;
+
+	row_count(row);
+	if (row == KVS_ROW_OTHER)
+		return TC_ACT_UNSPEC;
+	if (goes == KVS_GOES_NOWHERE)
+		return sc->egress ? TC_ACT_STOLEN : TC_ACT_SHOT;
+	if (goes == KVS_GOES_BOTH)
+		copy_send(skb);
+	if (goes != KVS_GOES_PEER) {
+		if (!to_socket(skb))
+			return TC_ACT_UNSPEC;
+	} else if (!to_peer(skb)) {
+		skb->mark = MARK_OUT;
+		return bpf_redirect_neigh(sc->a.ifindex, NULL, 0, 0);
+	}
+	row_count(KVS_ROW_FAILED);
+	return TC_ACT_SHOT;
+}
+
+/* Neither a whole segment nor somebody else's, as far as one can see. */
+static __always_inline int unreadable(struct scratch *sc)
+{
+	if (!sc->s.has_ports || !bpf_map_lookup_elem(&kvs_conns, &sc->t))
+		return TC_ACT_UNSPEC;
+	row_count(KVS_ROW_UNREADABLE);
+	return sc->egress ? TC_ACT_STOLEN : TC_ACT_SHOT;
+}
+
+SEC("tc")
+int kvs_ingress(struct __sk_buff *skb)
+{
+	struct scratch *sc = scratch_get();
+	enum kvs_verdict v;
+
+	if (!sc)
+		return TC_ACT_UNSPEC;
+	v = segment_read(skb, &sc->s);
+	sc->second = skb->mark == MARK_POD;
+	if (sc->second)
+		skb->mark = 0;
+	else
+		count_ingress(skb, &sc->s, v);
+	if (v == KVS_NOT_TCP || v == KVS_NOT_IP || skb->vlan_present)
+		return TC_ACT_UNSPEC;
+	packet_begin(skb, sc, false);
+	if (v != KVS_COUNTED)
+		return unreadable(sc);
+	if (sc->s.flags & TCP_FLAG_SYN) {
+		syn_decide(skb);
+		return carry_out(skb, sc);
+	}
+	ingress_decide();
+	if (sc->a.walk)
+		walk_segment(skb);
+	if (sc->a.notes | sc->a.events | sc->a.keep | sc->a.hold || sc->a.ttft || sc->a.gap)
+		settle(skb);
+	return carry_out(skb, sc);
+}
+
+SEC("tc")
+int kvs_egress(struct __sk_buff *skb)
+{
+	struct scratch *sc = scratch_get();
+	enum kvs_verdict v;
+
+	if (!sc)
+		return TC_ACT_UNSPEC;
+	v = segment_read(skb, &sc->s);
+	count_egress(skb, &sc->s, v);
+	if (skb->mark == MARK_OUT) {
+		skb->mark = 0;
+		row_count(KVS_ROW_MARKED);
+		return TC_ACT_UNSPEC;
+	}
+	if (v == KVS_NOT_TCP || v == KVS_NOT_IP || skb->vlan_present)
+		return TC_ACT_UNSPEC;
+	sc->second = 0;
+	packet_begin(skb, sc, true);
+	if (v != KVS_COUNTED)
+		return unreadable(sc);
+	if (sc->s.flags & TCP_FLAG_SYN) {
+		syn_decide(skb);
+		return carry_out(skb, sc);
+	}
+	egress_decide();
+	if (sc->a.notes | sc->a.events)
+		settle(skb);
+	return carry_out(skb, sc);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
