@@ -1,0 +1,679 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Whole responses through the splice: client, gateway and pod in three network namespaces, real TCP on all four ends,
+ * each byte compared. splice_peers.h has the ends, splice_proxy.h the gateway between them.
+ */
+#include "splice_proxy.h"
+
+#include <linux/if_link.h>
+#include <net/if.h>
+#include <sys/resource.h>
+
+#include "bpf/impair.skel.h"
+#include "bpf/splice_tc.skel.h"
+
+#define ALL	7 /* framings */
+#define LENGTH	(1U << KVS_LENGTH)
+#define CHUNKED (1U << KVS_CHUNKED)
+#define CLOSE	(1U << KVS_UNTIL_CLOSE)
+#define KEPT	(LENGTH | CHUNKED)
+#define LOOP	"kvl0"
+
+static struct splice_tc *skel;
+static pid_t client_ns, pod_ns, proxy_pid;
+static unsigned proxies;
+/* What enters: the gateway from the pod, the gateway from the client, the client. */
+static struct impair *from_pod, *from_client, *to_client;
+
+static void ns_enter(pid_t pid)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
+	fd = open(path, O_RDONLY);
+	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
+		_exit(1);
+	close(fd);
+}
+
+static void attach(const char *dev, enum bpf_tc_attach_point where, int prog, unsigned priority)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)if_nametoindex(dev), .attach_point = where);
+	LIBBPF_OPTS(bpf_tc_opts, o, .prog_fd = prog, .priority = priority, .handle = 1);
+	int r = bpf_tc_hook_create(&hook);
+
+	if (r && r != -EEXIST)
+		fail_msg("%s: %s", dev, strerror(-r));
+	r = bpf_tc_attach(&hook, &o);
+	if (r)
+		fail_msg("%s: %s", dev, strerror(-r));
+}
+
+static struct impair *impair_attach(const char *dev)
+{
+	struct impair *m = impair__open_and_load();
+
+	assert_non_null(m);
+	m->bss->rounds = 40;
+	m->bss->loop_out = if_nametoindex(LOOP);
+	attach(dev, BPF_TC_INGRESS, bpf_program__fd(m->progs.impair), 1);
+	attach("kvl1", BPF_TC_INGRESS, bpf_program__fd(m->progs.loop), (unsigned)(dev[2] == 'c' ? 1 : 2));
+	return m;
+}
+
+/* A namespace with one end of a veth pair; <body> runs there for good. */
+static pid_t ns_make(const char *dev, const char *net, void (*body)(void))
+{
+	char c;
+	int sv[2];
+	pid_t pid;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+	pid = fork();
+	if (!pid) {
+		char cmd[512];
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (unshare(CLONE_NEWNET) < 0 || write(sv[1], "n", 1) != 1 || read(sv[1], &c, 1) != 1)
+			_exit(1);
+		snprintf(cmd, sizeof(cmd),
+			 "ip link set lo up; ip link set %s1 up; ip addr add 10.9.%s.2/24 dev %s1; "
+			 "ip addr add fd00:9:%s::2/64 dev %s1 nodad; ip link add " LOOP " type veth peer name kvl1; "
+			 "ip link set kvl0 up; ip link set kvl1 up",
+			 dev, net, dev, net, dev);
+		if (system(cmd) != 0 || write(sv[1], "r", 1) != 1)
+			_exit(1);
+		body();
+		_exit(0);
+	}
+	close(sv[1]);
+	assert_int_equal(read(sv[0], &c, 1), 1);
+	sh("ip link add %s0 type veth peer name %s1 netns %d && ip link set %s0 up && ip addr add 10.9.%s.1/24 dev %s0 "
+	   "&& "
+	   "ip addr add fd00:9:%s::1/64 dev %s0 nodad",
+	   dev, dev, (int)pid, dev, net, dev, net, dev);
+	assert_int_equal(write(sv[0], "g", 1), 1);
+	assert_int_equal(read(sv[0], &c, 1), 1);
+	close(sv[0]);
+	return pid;
+}
+
+static void client_body(void)
+{
+	pause();
+}
+
+static void *pod_thread(void *arg)
+{
+	pod_run((int)(intptr_t)arg);
+	return NULL;
+}
+
+static void pod_body(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	for (int i = 1; i < PODS; i++)
+		thread_start(pod_thread, (void *)(intptr_t)(POD_PORT + i));
+	pod_run(POD_PORT);
+}
+
+static int setup(void **state)
+{
+	struct rlimit files = { 16384, 16384 };
+	struct kvs_pod_key any = { .port = GW_PORT };
+	uint32_t one = 1;
+
+	env_enter();
+	if (env_missing)
+		return 0;
+	setrlimit(RLIMIT_NOFILE, &files);
+	signal(SIGPIPE, SIG_IGN);
+	pattern_make();
+	report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	sh("ip link set lo up; ip link add " LOOP
+	   " type veth peer name kvl1; ip link set kvl0 up; ip link set kvl1 up");
+	client_ns = ns_make("kvc", "1", client_body);
+	pod_ns = ns_make("kvp", "2", pod_body);
+	skel = splice_tc__open_and_load();
+	if (!skel)
+		return -1;
+	attach("kvc0", BPF_TC_INGRESS, bpf_program__fd(skel->progs.kvs_ingress), 3);
+	attach("kvc0", BPF_TC_EGRESS, bpf_program__fd(skel->progs.kvs_egress), 3);
+	attach("kvp0", BPF_TC_INGRESS, bpf_program__fd(skel->progs.kvs_ingress), 3);
+	attach("kvp0", BPF_TC_EGRESS, bpf_program__fd(skel->progs.kvs_egress), 3);
+	bpf_map_update_elem(bpf_map__fd(skel->maps.kvs_listeners), &any, &one, BPF_ANY);
+	fds = (struct fds){
+		.conn_add = bpf_program__fd(skel->progs.kvs_conn_add),
+		.conn_close = bpf_program__fd(skel->progs.kvs_conn_close),
+		.bind = bpf_program__fd(skel->progs.kvs_bind),
+		.arm = bpf_program__fd(skel->progs.kvs_arm),
+		.closing = bpf_program__fd(skel->progs.kvs_closing),
+		.unbind = bpf_program__fd(skel->progs.kvs_unbind),
+		.splices = bpf_map__fd(skel->maps.kvs_splices),
+		.dials = bpf_map__fd(skel->maps.kvs_dials),
+	};
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	if (env_missing)
+		return 0;
+	kill(client_ns, SIGKILL);
+	kill(pod_ns, SIGKILL);
+	waitpid(client_ns, NULL, 0);
+	waitpid(pod_ns, NULL, 0);
+	impair__destroy(from_pod);
+	impair__destroy(from_client);
+	impair__destroy(to_client);
+	splice_tc__destroy(skel);
+	return 0;
+}
+
+static void row_counts(union kvs_row_counts *ret)
+{
+	int cpus = libbpf_num_possible_cpus();
+	union kvs_row_counts *v = calloc((size_t)cpus, sizeof(*v));
+	uint32_t zero = 0;
+
+	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(skel->maps.kvs_rows), &zero, v), 0);
+	memset(ret, 0, sizeof(*ret));
+	for (int c = 0; c < cpus; c++)
+		for (unsigned i = 0; i < KVS_ROWS_N; i++)
+			ret->row[i] += v[c].row[i];
+	free(v);
+}
+
+static void rows_print(const char *what)
+{
+	static const char *const name[] = {
+#define X(NAME, n, goes) #n,
+		KVS_ROWS(X)
+#undef X
+	};
+	union kvs_row_counts c;
+
+	row_counts(&c);
+	fprintf(stderr, "%s:", what);
+	for (unsigned i = 0; i < KVS_ROWS_N; i++)
+		if (c.row[i])
+			fprintf(stderr, " %s=%llu", name[i], (unsigned long long)c.row[i]);
+	fprintf(stderr, "\n");
+}
+
+static void proxy_start(void)
+{
+	int l;
+
+	memset(report, 0, sizeof(*report));
+	l = proxy_listen();
+	assert_true(l >= 0);
+	proxy_pid = fork();
+	if (!proxy_pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		proxy.next_id = proxies % 30 * 512;
+		proxy_run(l);
+	}
+	proxies++;
+	close(l);
+}
+
+static void proxy_stop(void)
+{
+	kill(proxy_pid, SIGKILL);
+	waitpid(proxy_pid, NULL, 0);
+}
+
+static pid_t job_start(const struct job *j)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		ns_enter(client_ns);
+		client_run(j);
+		_exit(0);
+	}
+	return pid;
+}
+
+static void job_wait(pid_t pid, unsigned seconds)
+{
+	for (unsigned ms = 0; ms < seconds * 1000; ms += 2) {
+		if (waitpid(pid, NULL, WNOHANG) == pid)
+			return;
+		usleep(2000);
+	}
+	for (uint32_t id = 1; id < 16384; id++) {
+		struct kvs_splice sp;
+
+		splice_look(id, &sp);
+		if (sp.state)
+			fprintf(stderr,
+				"splice %u state %u flags %x framing %u bytes %llu wpos %x fwd_end %x u_end %x u_una "
+				"%x "
+				"una %x c_split %x u_split %x ranges %u left %llu del %x y0 %x walk %u owe %u win %u\n",
+				id, sp.state, sp.flags, sp.framing, (unsigned long long)sp.bytes, sp.wpos, sp.fwd_end,
+				sp.u_end, sp.u_una, sp.c.snd_una, sp.c_split, sp.u_split, sp.ranges_n,
+				(unsigned long long)sp.left, sp.u.del, sp.y0, sp.walk, sp.c.owe, sp.pod_win);
+	}
+	rows_print("stuck");
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	proxy_stop();
+	fail_msg("not finished after %u s: %u exact, %u wrong, %u cut, %u reset", seconds, report->exact, report->wrong,
+		 report->cut, report->reset);
+}
+
+static unsigned splices_left(void)
+{
+	unsigned n = 0;
+
+	for (uint32_t id = 1; id < 16384; id++) {
+		struct kvs_splice sp;
+
+		splice_look(id, &sp);
+		n += sp.state != KVS_FREE || sp.users || sp.store;
+	}
+	return n;
+}
+
+static unsigned conns_open(void)
+{
+	struct kvs_tuple key, *prev = NULL;
+	struct kvs_conn conn;
+	int fd = bpf_map__fd(skel->maps.kvs_conns);
+	unsigned n = 0;
+
+	while (bpf_map_get_next_key(fd, prev, &key) == 0) {
+		prev = &key;
+		if (bpf_map_lookup_elem(fd, &key, &conn) == 0)
+			n += !conn.closed_at || conn.splice;
+	}
+	return n;
+}
+
+/* Run a job through a fresh proxy. Everything must come out exact, and nothing may be left behind. */
+static void exact(const struct job *j, unsigned seconds)
+{
+	unsigned want = j->streams * j->requests, left = 1;
+
+	proxy_start();
+	job_wait(job_start(j), seconds);
+	for (unsigned ms = 0; ms < 3000 && left; ms += 20) {
+		usleep(20000);
+		left = splices_left() + conns_open();
+	}
+	proxy_stop();
+	if (getenv("V"))
+		fprintf(stderr,
+			"exact %u wrong %u cut %u reset %u closed %u aborted %u; spliced %u relayed %u, arms %u of %u, "
+			"longest %llu ms, pod eof %u reset %u failed %u\n",
+			report->exact, report->wrong, report->cut, report->reset, report->closed, report->aborted,
+			report->spliced, report->relayed, report->arms, report->arm_tries,
+			(unsigned long long)report->longest_us / 1000, report->pod_eof, report->pod_reset,
+			report->pod_failed);
+	assert_int_equal(report->wrong, 0);
+	assert_int_equal(report->exact, want);
+	assert_int_equal(report->proxy_bad, 0);
+	assert_int_equal(report->aborted, 0);
+	assert_int_equal(left, 0);
+}
+
+static void assert_spliced(unsigned percent)
+{
+	unsigned all = report->spliced + report->relayed;
+
+	if (report->spliced * 100 < all * percent)
+		fail_msg("%u of %u responses were spliced", report->spliced, all);
+}
+
+static void each_framing_at_token_pace_over_ipv4(void **state)
+{
+	const struct job j = { .family = AF_INET,
+			       .streams = 8,
+			       .requests = 12,
+			       .framings = ALL,
+			       .size = 20000,
+			       .chunk = 250,
+			       .gap_us = 1500 };
+
+	need_env();
+	exact(&j, 60);
+	assert_spliced(95);
+}
+
+static void each_framing_at_token_pace_over_ipv6(void **state)
+{
+	const struct job j = { .family = AF_INET6,
+			       .streams = 8,
+			       .requests = 12,
+			       .framings = ALL,
+			       .size = 20000,
+			       .chunk = 250,
+			       .gap_us = 1500 };
+
+	need_env();
+	exact(&j, 60);
+	assert_spliced(95);
+}
+
+static void large_bodies(void **state)
+{
+	const struct job j = {
+		.family = AF_INET, .streams = 3, .requests = 6, .framings = ALL, .size = 16 << 20, .chunk = 9000
+	};
+
+	need_env();
+	exact(&j, 60);
+}
+
+/* Losses and reordering at all three places at once, of a million. */
+static void impair_all(unsigned loss, unsigned dup, unsigned late)
+{
+	struct impair *m[] = { from_pod, from_client, to_client };
+
+	for (unsigned i = 0; i < 3; i++) {
+		m[i]->bss->loss = loss;
+		m[i]->bss->dup = dup;
+		m[i]->bss->late = late;
+	}
+}
+
+static void impair_setup(void)
+{
+	pid_t pid;
+
+	if (from_pod)
+		return;
+	from_pod = impair_attach("kvp0");
+	from_client = impair_attach("kvc0");
+	to_client = impair__open_and_load();
+	assert_non_null(to_client);
+	to_client->bss->rounds = 40;
+	pid = fork();
+	if (!pid) {
+		ns_enter(client_ns);
+		to_client->bss->loop_out = if_nametoindex(LOOP);
+		attach("kvc1", BPF_TC_INGRESS, bpf_program__fd(to_client->progs.impair), 1);
+		attach("kvl1", BPF_TC_INGRESS, bpf_program__fd(to_client->progs.loop), 1);
+		_exit(0);
+	}
+	waitpid(pid, NULL, 0);
+	assert_true(to_client->bss->loop_out > 0);
+}
+
+static void impaired(int family, unsigned loss, unsigned dup, unsigned late, unsigned gap_us, uint64_t size)
+{
+	const struct job j = { .family = family,
+			       .streams = 6,
+			       .requests = 8,
+			       .framings = ALL,
+			       .size = size,
+			       .chunk = 700,
+			       .gap_us = gap_us };
+
+	impair_setup();
+	impair_all(loss, dup, late);
+	exact(&j, 100);
+	impair_all(0, 0, 0);
+	if (getenv("V"))
+		fprintf(stderr, "lost %llu %llu %llu, late %llu, dup %llu\n", (unsigned long long)from_pod->bss->lost,
+			(unsigned long long)from_client->bss->lost, (unsigned long long)to_client->bss->lost,
+			(unsigned long long)from_pod->bss->delayed, (unsigned long long)from_pod->bss->duplicated);
+}
+
+static void loss_on_both_sides(void **state)
+{
+	need_env();
+	impaired(AF_INET, 10000, 0, 0, 500, 40000);
+}
+
+static void duplicates_and_reordering_on_both_sides(void **state)
+{
+	need_env();
+	impaired(AF_INET6, 0, 20000, 20000, 500, 40000);
+}
+
+static void loss_and_reordering_of_large_bodies(void **state)
+{
+	need_env();
+	impaired(AF_INET, 3000, 5000, 5000, 0, 1 << 20);
+}
+
+static void a_reader_that_stops_costs_the_pod_its_window(void **state)
+{
+	const struct job j = { .family = AF_INET,
+			       .streams = 3,
+			       .requests = 3,
+			       .framings = ALL,
+			       .size = 12 << 20,
+			       .chunk = 8000,
+			       .stop_ms = 1500 };
+
+	need_env();
+	exact(&j, 60);
+}
+
+static void a_client_that_sends_while_it_reads(void **state)
+{
+	const struct job j = { .family = AF_INET,
+			       .streams = 4,
+			       .requests = 3,
+			       .framings = KEPT,
+			       .size = 60000,
+			       .chunk = 300,
+			       .gap_us = 500,
+			       .pipeline = 40 };
+
+	need_env();
+	exact(&j, 30);
+	assert_spliced(90);
+}
+
+static void keep_alive_probes_on_idle_streams(void **state)
+{
+	const struct job j = { .family = AF_INET,
+			       .streams = 4,
+			       .requests = 1,
+			       .framings = ALL,
+			       .size = 900,
+			       .chunk = 300,
+			       .gap_us = 2500000,
+			       .keepalive = true };
+
+	need_env();
+	exact(&j, 30);
+	assert_spliced(100);
+}
+
+static void mtu_mix(void **state)
+{
+	static const unsigned mtu[][2] = { { 1400, 9000 }, { 9000, 1400 }, { 1500, 1280 } };
+
+	need_env();
+	for (unsigned i = 0; i < 3; i++) {
+		const struct job j = { .family = i ? AF_INET6 : AF_INET,
+				       .streams = 3,
+				       .requests = 3,
+				       .framings = ALL,
+				       .size = 300000,
+				       .chunk = 6000,
+				       .gap_us = 500 };
+
+		sh("ip link set kvc0 mtu %u; ip link set kvp0 mtu %u; nsenter --net=/proc/%d/ns/net ip link set kvc1 "
+		   "mtu %u; "
+		   "nsenter --net=/proc/%d/ns/net ip link set kvp1 mtu %u",
+		   mtu[i][0], mtu[i][1], (int)client_ns, mtu[i][0], (int)pod_ns, mtu[i][1]);
+		exact(&j, 30);
+		assert_spliced(80);
+	}
+	sh("ip link set kvc0 mtu 1500; ip link set kvp0 mtu 1500; nsenter --net=/proc/%d/ns/net ip link set kvc1 mtu "
+	   "1500; "
+	   "nsenter --net=/proc/%d/ns/net ip link set kvp1 mtu 1500",
+	   (int)client_ns, (int)pod_ns);
+}
+
+static void the_daemon_is_killed(void **state)
+{
+	for (unsigned round = 0; round < 2; round++) {
+		const struct job j = { .family = round ? AF_INET6 : AF_INET,
+				       .streams = 30,
+				       .requests = 1,
+				       .framings = ALL,
+				       .size = 60000,
+				       .chunk = 250,
+				       .gap_us = 8000 };
+		pid_t pid;
+
+		need_env();
+		proxy_start();
+		pid = job_start(&j);
+		for (unsigned ms = 0; ms < 5000 && report->arms < 30; ms++)
+			usleep(1000);
+		usleep(300000);
+		assert_int_equal(report->arms, 30);
+		proxy_stop();
+		job_wait(pid, 30);
+		for (unsigned ms = 0; ms < 3000 && report->pod_open; ms++)
+			usleep(1000);
+		if (getenv("V"))
+			fprintf(stderr,
+				"exact %u wrong %u cut %u reset %u closed %u aborted %u pod eof %u reset %u open %u\n",
+				report->exact, report->wrong, report->cut, report->reset, report->closed,
+				report->aborted, report->pod_eof, report->pod_reset, report->pod_open);
+		assert_int_equal(report->exact, 30);
+		assert_int_equal(report->closed, 30);
+		assert_int_equal(report->aborted, 0);
+		assert_int_equal(report->pod_open, 0);
+		assert_int_equal(report->pod_reset, 0);
+		for (uint32_t id = 1; id < 16384; id++) {
+			struct kvs_unbind_args a = { .splice = id, .force = KVS_UNBIND_FORCE };
+			struct kvs_splice sp;
+
+			splice_look(id, &sp);
+			a.gen = sp.gen;
+			if (sp.state) {
+				assert_true(sp.state == KVS_DONE && (sp.flags & KVS_F_ORPHAN));
+				assert_int_equal(call(fds.unbind, &a, sizeof(a)), 0);
+			}
+		}
+	}
+}
+
+static void abandoned(bool fin)
+{
+	const struct job j = { .family = AF_INET,
+			       .streams = 12,
+			       .requests = 2,
+			       .framings = KEPT,
+			       .size = 4000000,
+			       .chunk = 250,
+			       .gap_us = 1000,
+			       .abort_at = 30000,
+			       .fin_at_abort = fin };
+	unsigned left = 1;
+
+	proxy_start();
+	job_wait(job_start(&j), 30);
+	for (unsigned ms = 0; ms < 1000 && (left || report->pod_open); ms += 10) {
+		usleep(10000);
+		left = splices_left() + conns_open();
+	}
+	proxy_stop();
+	assert_int_equal(report->pod_failed, 24);
+	assert_int_equal(report->pod_open, 0);
+	assert_int_equal(report->proxy_bad, 0);
+	assert_int_equal(left, 0);
+}
+
+static void a_reset_of_the_client_stops_the_pod(void **state)
+{
+	need_env();
+	abandoned(false);
+}
+
+static void a_fin_of_the_client_stops_the_pod(void **state)
+{
+	need_env();
+	abandoned(true);
+}
+
+static void truncated(enum fault fault, unsigned framings)
+{
+	const struct job j = { .family = AF_INET,
+			       .streams = 10,
+			       .requests = 1,
+			       .framings = framings,
+			       .size = 100000,
+			       .chunk = 500,
+			       .gap_us = 1000,
+			       .fault = fault };
+
+	need_env();
+	proxy_start();
+	job_wait(job_start(&j), 30);
+	proxy_stop();
+	if (getenv("V"))
+		fprintf(stderr, "exact %u wrong %u cut %u reset %u closed %u aborted %u\n", report->exact,
+			report->wrong, report->cut, report->reset, report->closed, report->aborted);
+	assert_int_equal(report->reset, 10);
+	assert_int_equal(report->proxy_bad, 0);
+	assert_int_equal(splices_left(), 0);
+}
+
+static void a_truncated_response_is_reset(void **state)
+{
+	truncated(FAULT_FIN, KEPT);
+}
+
+static void a_reset_of_the_pod_resets_the_client(void **state)
+{
+	truncated(FAULT_RST, ALL);
+}
+
+static void bad_framing_is_reset(void **state)
+{
+	truncated(FAULT_CHUNK, CHUNKED);
+}
+
+static void more_than_two_gigabytes(void **state)
+{
+	const struct job j = {
+		.family = AF_INET, .streams = 2, .requests = 2, .framings = KEPT, .size = 2300000000ULL, .chunk = 30000
+	};
+	union kvs_row_counts before, after;
+
+	need_env();
+	row_counts(&before);
+	exact(&j, 60);
+	row_counts(&after);
+	assert_true(after.rebased > before.rebased);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(each_framing_at_token_pace_over_ipv4),
+		cmocka_unit_test(each_framing_at_token_pace_over_ipv6),
+		cmocka_unit_test(large_bodies),
+		cmocka_unit_test(loss_on_both_sides),
+		cmocka_unit_test(duplicates_and_reordering_on_both_sides),
+		cmocka_unit_test(loss_and_reordering_of_large_bodies),
+		cmocka_unit_test(a_reader_that_stops_costs_the_pod_its_window),
+		cmocka_unit_test(a_client_that_sends_while_it_reads),
+		cmocka_unit_test(keep_alive_probes_on_idle_streams),
+		cmocka_unit_test(mtu_mix),
+		cmocka_unit_test(the_daemon_is_killed),
+		cmocka_unit_test(a_reset_of_the_client_stops_the_pod),
+		cmocka_unit_test(a_fin_of_the_client_stops_the_pod),
+		cmocka_unit_test(a_truncated_response_is_reset),
+		cmocka_unit_test(a_reset_of_the_pod_resets_the_client),
+		cmocka_unit_test(bad_framing_is_reset),
+		cmocka_unit_test(more_than_two_gigabytes),
+	};
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
