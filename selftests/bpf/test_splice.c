@@ -293,6 +293,24 @@ static unsigned conns_open(void)
 	return n;
 }
 
+/* What a daemon does with the connections of one that has died, some time after their end. */
+static void conns_collect(void)
+{
+	struct kvs_tuple key;
+	int fd = bpf_map__fd(skel->maps.kvs_conns);
+
+	while (bpf_map_get_next_key(fd, NULL, &key) == 0) {
+		struct kvs_conn_close_args a = { .tuple = key, .gc = 1 };
+		struct kvs_conn conn;
+
+		assert_int_equal(bpf_map_lookup_elem(fd, &key, &conn), 0);
+		a.born = conn.born + 1;
+		assert_int_equal(call(fds.conn_close, &a, sizeof(a)), -ENOENT);
+		a.born = conn.born;
+		assert_int_equal(call(fds.conn_close, &a, sizeof(a)), 0);
+	}
+}
+
 /* Run a job through a fresh proxy. Everything must come out exact, and nothing may be left behind. */
 static void exact(const struct job *j, unsigned seconds)
 {
@@ -558,6 +576,7 @@ static void the_daemon_is_killed(void **state)
 				assert_int_equal(call(fds.unbind, &a, sizeof(a)), 0);
 			}
 		}
+		conns_collect();
 	}
 }
 
