@@ -245,7 +245,8 @@ static __always_inline void client_out(struct kvs_splice *sp, struct scratch *sc
 		sp->c.owe = 1;
 		return;
 	}
-	past = D(seq, sp->c_split) >= 0 ? (sp->flags & KVS_F_END ? sp->u_end : sp->fwd_end) - sp->u_split : 0;
+	/* While it goes on, the end of what was sent: the end of the response may lie beyond the client's window. */
+	past = D(seq, sp->c_split) >= 0 ? (sp->state > KVS_ACTIVE ? sp->u_end : sp->fwd_end) - sp->u_split : 0;
 	a->socket.seq = seq + past;
 	if (sc->s.payload || ends) {
 		sp->c.owe = 1;

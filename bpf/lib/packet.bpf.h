@@ -229,11 +229,14 @@ static __always_inline int trimmed_csum(struct __sk_buff *skb, struct scratch *s
 static __always_inline int packet_to_socket(struct __sk_buff *skb, struct scratch *sc)
 {
 	const struct header *h = &sc->a.socket;
+	bool options = h->options != OPTIONS_KEEP && sc->s.tcp.doff > 5;
 
-	if (h->options != OPTIONS_KEEP && sc->s.tcp.doff > 5 &&
-	    (!tcp_is_there(skb, sc) || sack_put(skb, sc, &sc->a.socket_map, h->options)))
+	if (options && !tcp_is_there(skb, sc))
 		return -1;
-	return header_put(skb, sc, h, NULL);
+	/* The header first: it is stored with the checksum that the packet came with. */
+	if (header_put(skb, sc, h, NULL))
+		return -1;
+	return options ? sack_put(skb, sc, &sc->a.socket_map, h->options) : 0;
 }
 
 /* To the other connection's peer. A trimmed one has no options either. */
