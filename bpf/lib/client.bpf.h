@@ -79,7 +79,7 @@ static __always_inline void client_to_pod(struct kvs_splice *sp, struct scratch 
 	__u64 win = (__u64)h->win << (sp->c.ws_rem & 15);
 
 	a->peer_map.lo = sp->c_split;
-	a->peer_map.hi = c_end;
+	a->peer_map.hi = client_sent_end(sp); /* SACK blocks beyond are invented */
 	a->peer_map.off = sp->c_split - sp->u_split;
 	mapped = map_pod(&a->peer_map, ack);
 	if (sp->cap && win > sp->cap)
@@ -188,7 +188,7 @@ static __always_inline void client_in(struct kvs_splice *sp, struct scratch *sc)
 		return;
 	}
 	limit = seq_max(client_sent_end(sp) + (sp->flags & KVS_F_C_FIN ? 1 : 0), sp->c.snd_end);
-	if (sp->state < KVS_DONE && D(ack, limit) > 0) {
+	if (D(ack, limit) > 0) {
 		a->row = KVS_ROW_CI_UNSENT;
 		return;
 	}

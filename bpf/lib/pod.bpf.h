@@ -191,14 +191,15 @@ static __always_inline void pod_data(struct kvs_splice *sp, struct scratch *sc)
 		pod_length(sp, sc);
 	} else {
 		pod_count(sp, sc);
-		if (fin &&
-		    sp->state == KVS_ACTIVE) { /* a FIN's number is the end, whatever is still missing before it */
+		if (fin && sp->state == KVS_ACTIVE && sp->fwd_end != sc->end) {
+			pod_broken(sp, sc); /* FIN in the middle of what was sent */
+			return;
+		}
+		if (fin && sp->state == KVS_ACTIVE) {
+			/* Its number is the end, whatever is still missing before it. */
 			sp->flags |= KVS_F_END;
 			sp->u_end = sc->end;
-			if (sp->fwd_end == sp->u_end)
-				splice_ended(sp, sc);
-			else
-				pod_broken(sp, sc);
+			splice_ended(sp, sc);
 		}
 	}
 	if (fin && !(sp->flags & KVS_F_POD_FIN)) {

@@ -238,7 +238,7 @@ static inline void packet_read(struct result *r, int family, const uint8_t *b, u
 
 	n = family == AF_INET ? get16(ip + 2) - 20U : get16(ip + 4) ? get16(ip + 4) - (l3 - 40) : get32(ip + 44) - 8;
 	doff = (tcp[12] >> 4) * 4U;
-	if (n < doff || ETH_HLEN + l3 + n > len) {
+	if (n > len || n < doff || doff < 20 || ETH_HLEN + l3 + n > len) {
 		r->sum_ok = false;
 		return;
 	}
@@ -256,7 +256,7 @@ static inline void packet_read(struct result *r, int family, const uint8_t *b, u
 	r->nops = true;
 	for (unsigned i = 20; i < doff; i++)
 		r->nops &= tcp[i] == 1;
-	if (doff >= 32 && tcp[20] == 1 && tcp[21] == 1 && tcp[22] == 5)
+	if (doff >= 32 && tcp[23] <= 34 && tcp[20] == 1 && tcp[21] == 1 && tcp[22] == 5)
 		r->sacks = (tcp[23] - 2) / 8;
 	for (unsigned i = 0; i < r->sacks && i < 4; i++)
 		r->sack[i] = (struct sack){ get32(tcp + 24 + 8 * i), get32(tcp + 28 + 8 * i) };

@@ -87,6 +87,10 @@ static void far(struct kvs_splice *sp)
 	sp->c.snd_una = CS + 0x50000000;
 	sp->u_una = US + 0x50000000;
 }
+static void next_head(struct kvs_splice *sp)
+{
+	sp->c.snd_end = CS + END + 90;
+}
 static void orphan_cut_again(struct kvs_splice *sp)
 {
 	sp->flags |= KVS_F_C_FIN;
@@ -207,8 +211,8 @@ static const struct row rows[] = {
 	{ "last acknowledgement with the next request", CI, KVS_ENDED, KVS_CHUNKED, E,
 	  .in = { ACK | PSH, CR, CS + END, 100, 64 }, ROW(CI_LAST), .ack = SOCK_C, .after = KVS_DONE,
 	  .events = EV(DONE) },
-	{ "done: new offset", CI, KVS_DONE, KVS_LENGTH, E, .in = { ACK, CR, CS + END + 77, 100 }, ROW(CI_DONE),
-	  .ack = SOCK_C + 77 },
+	{ "done: new offset", CI, KVS_DONE, KVS_LENGTH, E, .tweak = next_head, .in = { ACK, CR, CS + END + 77, 100 },
+	  ROW(CI_DONE), .ack = SOCK_C + 77 },
 	{ "copy of a request: a bare ACK for the pod", CI, KVS_ACTIVE,
 	  .in = { ACK | PSH, CR, CS + 500, 100, 30, .mark = MARK_POD }, ROW(CI_COPY), .seq = UE, .ack = US + 500,
 	  .win = 25, .trimmed = true },
