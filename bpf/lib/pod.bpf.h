@@ -332,6 +332,12 @@ static __always_inline void pod_out(struct kvs_splice *sp, struct scratch *sc)
 		return;
 	}
 	a->row = KVS_ROW_PE_SPLICED;
+	if (sp->state == KVS_ENDED && (sc->s.flags & (TCP_FLAG_RST | TCP_FLAG_ACK)) == TCP_FLAG_RST) {
+		/* The answer of a socket that is gone already, to a FIN that is not acknowledged yet. It would keep the
+		 * pod from repeating what the client has not got. */
+		a->row = KVS_ROW_PE_STOLEN;
+		return;
+	}
 	if (ends && sp->state < KVS_DONE && !(sp->flags & KVS_F_CLOSING)) {
 		splice_orphan(sp, sc);
 		a->row = KVS_ROW_PE_STOLEN;

@@ -392,6 +392,7 @@ static void impair_all(unsigned loss, unsigned dup, unsigned late)
 	struct impair *m[] = { from_pod, from_client, to_client };
 
 	for (unsigned i = 0; i < 3; i++) {
+		m[i]->bss->lost = m[i]->bss->delayed = m[i]->bss->duplicated = 0;
 		m[i]->bss->loss = loss;
 		m[i]->bss->dup = dup;
 		m[i]->bss->late = late;
@@ -421,42 +422,68 @@ static void impair_setup(void)
 	assert_true(to_client->bss->loop_out > 0);
 }
 
-static void impaired(int family, unsigned loss, unsigned dup, unsigned late, unsigned gap_us, uint64_t size)
+static void impaired(int family, unsigned loss, unsigned dup, unsigned late, unsigned gap_us, uint64_t size,
+		     unsigned requests, unsigned framings)
 {
 	const struct job j = { .family = family,
-			       .streams = 6,
-			       .requests = 8,
-			       .framings = ALL,
+			       .streams = 8,
+			       .requests = requests,
+			       .framings = framings,
 			       .size = size,
 			       .chunk = 700,
 			       .gap_us = gap_us };
 
+	struct impair *m[3];
+	union kvs_row_counts before, after;
+
 	impair_setup();
+	m[0] = from_pod;
+	m[1] = from_client;
+	m[2] = to_client;
+	row_counts(&before);
 	impair_all(loss, dup, late);
 	exact(&j, 100);
-	impair_all(0, 0, 0);
+	row_counts(&after);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(!loss || m[i]->bss->lost > 0);
+		assert_true(!dup || m[i]->bss->duplicated > 0);
+		assert_true(!late || m[i]->bss->delayed > 0);
+	}
 	if (getenv("V"))
-		fprintf(stderr, "lost %llu %llu %llu, late %llu, dup %llu\n", (unsigned long long)from_pod->bss->lost,
-			(unsigned long long)from_client->bss->lost, (unsigned long long)to_client->bss->lost,
-			(unsigned long long)from_pod->bss->delayed, (unsigned long long)from_pod->bss->duplicated);
+		fprintf(stderr, "lost %llu, %llu, %llu; late %llu; twice %llu; stored %llu, no room %llu, races %llu\n",
+			(unsigned long long)m[0]->bss->lost, (unsigned long long)m[1]->bss->lost,
+			(unsigned long long)m[2]->bss->lost, (unsigned long long)m[0]->bss->delayed,
+			(unsigned long long)m[0]->bss->duplicated,
+			(unsigned long long)(after.pod_stored - before.pod_stored),
+			(unsigned long long)(after.pod_no_room - before.pod_no_room),
+			(unsigned long long)(after.pod_race - before.pod_race));
+	impair_all(0, 0, 0);
+	assert_true(!(framings & CHUNKED) || after.pod_stored > before.pod_stored);
 }
 
 static void loss_on_both_sides(void **state)
 {
 	need_env();
-	impaired(AF_INET, 10000, 0, 0, 500, 40000);
+	impaired(AF_INET, 10000, 0, 0, 400, 60000, 12, ALL);
+}
+
+static void loss_around_the_end_of_short_responses(void **state)
+{
+	need_env();
+	impaired(AF_INET, 40000, 0, 0, 400, 6000, 30, CLOSE);
+	impaired(AF_INET6, 40000, 0, 0, 400, 6000, 30, KEPT);
 }
 
 static void duplicates_and_reordering_on_both_sides(void **state)
 {
 	need_env();
-	impaired(AF_INET6, 0, 20000, 20000, 500, 40000);
+	impaired(AF_INET6, 0, 20000, 20000, 400, 60000, 12, ALL);
 }
 
 static void loss_and_reordering_of_large_bodies(void **state)
 {
 	need_env();
-	impaired(AF_INET, 3000, 5000, 5000, 0, 1 << 20);
+	impaired(AF_INET, 5000, 5000, 5000, 0, 1 << 20, 12, ALL);
 }
 
 static void a_reader_that_stops_costs_the_pod_its_window(void **state)
@@ -677,6 +704,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(each_framing_at_token_pace_over_ipv6),
 		cmocka_unit_test(large_bodies),
 		cmocka_unit_test(loss_on_both_sides),
+		cmocka_unit_test(loss_around_the_end_of_short_responses),
 		cmocka_unit_test(duplicates_and_reordering_on_both_sides),
 		cmocka_unit_test(loss_and_reordering_of_large_bodies),
 		cmocka_unit_test(a_reader_that_stops_costs_the_pod_its_window),
