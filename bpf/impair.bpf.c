@@ -2,19 +2,18 @@
 /*
  * For tests alone, never part of the product: loses, duplicates and delays TCP segments that enter a device, before the
  * programs under test see them. At ingress, because a loss at the sender's own egress is local congestion to its TCP
- * and makes no gap. A delayed segment goes round a veth loop some times and then enters its device once more.
+ * and makes no gap. A delayed segment leaves by a veth pair to user space, which keeps it a while and sends it back;
+ * the pair's program then lets it enter its device once more.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 
-#define PASS_MARK 0x1a9a0000 /* with the number of rounds that are left */
+#define PASS_MARK 0x1a9a0000
 
 volatile __u32 loss, dup, late; /* of a million */
-volatile __u32 rounds;
-volatile __u32 loop_out;
+volatile __u32 loop_out, home;	/* devices: of the veth pair, and the one that is impaired */
 
 __u64 lost, duplicated, delayed;
-__u32 home; /* the device that is impaired */
 
 static __always_inline bool is_tcp(struct __sk_buff *skb)
 {
@@ -47,8 +46,6 @@ int impair(struct __sk_buff *skb)
 	}
 	if (loop_out && bpf_get_prandom_u32() % 1000000 < late) {
 		__sync_fetch_and_add(&delayed, 1);
-		home = skb->ifindex;
-		skb->mark = PASS_MARK + rounds;
 		return bpf_redirect(loop_out, 0);
 	}
 	return TC_ACT_UNSPEC;
@@ -57,11 +54,9 @@ int impair(struct __sk_buff *skb)
 SEC("tc")
 int loop(struct __sk_buff *skb)
 {
-	if (skb->mark <= PASS_MARK || skb->mark > PASS_MARK + rounds)
+	if (!is_tcp(skb))
 		return TC_ACT_UNSPEC;
-	skb->mark--;
-	if (skb->mark > PASS_MARK)
-		return bpf_redirect(loop_out, 0);
+	skb->mark = PASS_MARK;
 	return bpf_redirect(home, BPF_F_INGRESS);
 }
 

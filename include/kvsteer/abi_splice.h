@@ -14,6 +14,7 @@
  *   dispatch             kvs_bind, before the request is written to U
  *   head written to C    kvs_arm, whenever a read has left U's socket empty; -EAGAIN: relay on and try again
  *   events               KVS_EV_ENDED: C may be written again, usage is in the tail. KVS_EV_DONE: kvs_unbind, U is free
+ *   until close          at KVS_EV_ENDED kvs_closing, close C; U at KVS_EV_DONE, since the pod may have to repeat
  *   any other end        kvs_closing, reset U, reset C, kvs_unbind with KVS_UNBIND_FORCE
  * Events are hints, since a ring can be full: kvs_splices tells the truth, and a watchdog has to look there.
  *

@@ -4,7 +4,8 @@
  */
 #include "splice_proxy.h"
 
-#include <linux/if_link.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <sys/resource.h>
 
@@ -16,7 +17,6 @@
 #define CHUNKED (1U << KVS_CHUNKED)
 #define CLOSE	(1U << KVS_UNTIL_CLOSE)
 #define KEPT	(LENGTH | CHUNKED)
-#define LOOP	"kvl0"
 
 static struct splice_tc *skel;
 static pid_t client_ns, pod_ns, proxy_pid;
@@ -49,15 +49,47 @@ static void attach(const char *dev, enum bpf_tc_attach_point where, int prog, un
 		fail_msg("%s: %s", dev, strerror(-r));
 }
 
-static struct impair *impair_attach(const char *dev)
+/* Keeps what comes by the veth pair for a millisecond, with checksum and GSO state, and sends it back. */
+static void *delay_run(void *arg)
 {
-	struct impair *m = impair__open_and_load();
+	static __thread uint8_t buf[80000];
+	int fd = (int)(intptr_t)arg;
 
-	assert_non_null(m);
-	m->bss->rounds = 40;
-	m->bss->loop_out = if_nametoindex(LOOP);
+	for (;;) {
+		struct sockaddr_ll from;
+		socklen_t len = sizeof(from);
+		ssize_t n = recvfrom(fd, buf, sizeof(buf), 0, (struct sockaddr *)&from, &len);
+
+		if (n <= 0 || from.sll_pkttype == PACKET_OUTGOING)
+			continue;
+		usleep(1000);
+		if (send(fd, buf, (size_t)n, 0) < 0)
+			perror("delay");
+	}
+	return NULL;
+}
+
+/* Impair what enters <dev>. In the namespace of the caller, where the thread that delays has to stay. */
+static struct impair *impair_attach(const char *dev, struct impair *m)
+{
+	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL) };
+	char out[IFNAMSIZ], in[IFNAMSIZ];
+	int fd = socket(AF_PACKET, SOCK_RAW, 0), one = 1;
+
+	snprintf(out, sizeof(out), "%.6s-o", dev);
+	snprintf(in, sizeof(in), "%.6s-i", dev);
+	sh("ip link add %s type veth peer name %s; sysctl -qw net.ipv6.conf.%s.disable_ipv6=1 "
+	   "net.ipv6.conf.%s.disable_ipv6=1; "
+	   "ip link set %s up; ip link set %s up",
+	   out, in, out, in, out, in);
+	m->bss->loop_out = if_nametoindex(out);
+	m->bss->home = if_nametoindex(dev);
+	at.sll_ifindex = (int)if_nametoindex(in);
+	assert_int_equal(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof(one)), 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	thread_start(delay_run, (void *)(intptr_t)fd);
 	attach(dev, BPF_TC_INGRESS, bpf_program__fd(m->progs.impair), 1);
-	attach("kvl1", BPF_TC_INGRESS, bpf_program__fd(m->progs.loop), (unsigned)(dev[2] == 'c' ? 1 : 2));
+	attach(out, BPF_TC_INGRESS, bpf_program__fd(m->progs.loop), 1);
 	return m;
 }
 
@@ -78,8 +110,7 @@ static pid_t ns_make(const char *dev, const char *net, void (*body)(void))
 			_exit(1);
 		snprintf(cmd, sizeof(cmd),
 			 "ip link set lo up; ip link set %s1 up; ip addr add 10.9.%s.2/24 dev %s1; "
-			 "ip addr add fd00:9:%s::2/64 dev %s1 nodad; ip link add " LOOP " type veth peer name kvl1; "
-			 "ip link set kvl0 up; ip link set kvl1 up",
+			 "ip addr add fd00:9:%s::2/64 dev %s1 nodad",
 			 dev, net, dev, net, dev);
 		if (system(cmd) != 0 || write(sv[1], "r", 1) != 1)
 			_exit(1);
@@ -130,8 +161,7 @@ static int setup(void **state)
 	signal(SIGPIPE, SIG_IGN);
 	pattern_make();
 	report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	sh("ip link set lo up; ip link add " LOOP
-	   " type veth peer name kvl1; ip link set kvl0 up; ip link set kvl1 up");
+	sh("ip link set lo up");
 	client_ns = ns_make("kvc", "1", client_body);
 	pod_ns = ns_make("kvp", "2", pod_body);
 	skel = splice_tc__open_and_load();
@@ -401,25 +431,30 @@ static void impair_all(unsigned loss, unsigned dup, unsigned late)
 
 static void impair_setup(void)
 {
-	pid_t pid;
+	char ready = 0;
+	int sv[2];
 
 	if (from_pod)
 		return;
-	from_pod = impair_attach("kvp0");
-	from_client = impair_attach("kvc0");
+	from_pod = impair__open_and_load();
+	from_client = impair__open_and_load();
 	to_client = impair__open_and_load();
-	assert_non_null(to_client);
-	to_client->bss->rounds = 40;
-	pid = fork();
-	if (!pid) {
+	assert_true(from_pod && from_client && to_client);
+	impair_attach("kvp0", from_pod);
+	impair_attach("kvc0", from_client);
+	assert_int_equal(pipe(sv), 0);
+	if (!fork()) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		ns_enter(client_ns);
-		to_client->bss->loop_out = if_nametoindex(LOOP);
-		attach("kvc1", BPF_TC_INGRESS, bpf_program__fd(to_client->progs.impair), 1);
-		attach("kvl1", BPF_TC_INGRESS, bpf_program__fd(to_client->progs.loop), 1);
-		_exit(0);
+		impair_attach("kvc1", to_client);
+		if (write(sv[1], "r", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
 	}
-	waitpid(pid, NULL, 0);
-	assert_true(to_client->bss->loop_out > 0);
+	assert_int_equal(read(sv[0], &ready, 1), 1);
+	close(sv[0]);
+	close(sv[1]);
 }
 
 static void impaired(int family, unsigned loss, unsigned dup, unsigned late, unsigned gap_us, uint64_t size,
@@ -477,7 +512,7 @@ static void loss_around_the_end_of_short_responses(void **state)
 static void duplicates_and_reordering_on_both_sides(void **state)
 {
 	need_env();
-	impaired(AF_INET6, 0, 20000, 20000, 400, 60000, 12, ALL);
+	impaired(AF_INET6, 0, 20000, 20000, 50, 120000, 12, ALL);
 }
 
 static void loss_and_reordering_of_large_bodies(void **state)
