@@ -460,7 +460,7 @@ static inline void client_end(struct reader *r)
 	if (r->from < r->to)
 		report->wrong++;
 	r->from = r->to;
-	if (poll(&p, 1, 5000) == 1 && !reader_fill(r)) {
+	if (poll(&p, 1, 20000) == 1 && !reader_fill(r)) {
 		if (r->err)
 			report->aborted++;
 		else

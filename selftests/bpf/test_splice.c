@@ -241,6 +241,7 @@ static void proxy_start(void)
 	proxy_pid = fork();
 	if (!proxy_pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		proxy.relay_only = getenv("RELAY") != NULL;
 		proxy.next_id = proxies % 30 * 512;
 		proxy_run(l);
 	}
@@ -365,6 +366,8 @@ static void exact(const struct job *j, unsigned seconds)
 	assert_int_equal(report->exact, want);
 	assert_int_equal(report->proxy_bad, 0);
 	assert_int_equal(report->aborted, 0);
+	if (j->framings == CLOSE)
+		assert_int_equal(report->closed, want);
 	assert_int_equal(left, 0);
 }
 

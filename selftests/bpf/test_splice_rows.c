@@ -21,7 +21,7 @@ struct row {
 	enum kvs_row row;
 	uint32_t seq, ack, win;
 	uint8_t tcp_flags;
-	bool trimmed;
+	bool trimmed, copied;
 	int sacks; /* −1: options are NOPs */
 	struct sack sack[3];
 	enum kvs_state after; /* FREE: the same */
@@ -180,21 +180,22 @@ static const struct row rows[] = {
 	{ "other options become NOPs", CI, KVS_ACTIVE, .in = { ACK, CR, CS + 700, 100, .other_options = true },
 	  ROW(CI_ACK), .seq = UE, .ack = US + 700, .win = 25, .sacks = -1 },
 	{ "acknowledges up to the split", CI, KVS_ACTIVE, .tweak = at_split, .in = { ACK, CR, CS, 100 }, ROW(CI_EDGE),
-	  .ack = SOCK_C, .check = is_not_owing },
+	  .copied = true, .ack = SOCK_C, .check = is_not_owing },
 	{ "SACK beyond the split is nothing to the socket", CI, KVS_ACTIVE, .tweak = at_split,
-	  .in = { ACK, CR, CS, 100, .sacks = 1, .sack = { { CS + 100, CS + 200 } } }, ROW(CI_EDGE), .ack = SOCK_C,
-	  .sacks = -1 },
+	  .in = { ACK, CR, CS, 100, .sacks = 1, .sack = { { CS + 100, CS + 200 } } }, ROW(CI_EDGE), .copied = true,
+	  .ack = SOCK_C, .sacks = -1 },
 	{ "acknowledges less than the split", CI, KVS_ACTIVE, .tweak = head_unacked, .in = { ACK, CR, CS - 5, 100 },
 	  ROW(CI_OLD), .ack = SOCK_C - 5, .check = is_owing },
 	{ "request in mid-response", CI, KVS_ACTIVE, .in = { ACK | PSH, CR, CS + 500, 100, 30 }, ROW(CI_DATA),
-	  .ack = SOCK_C },
-	{ "FIN of the client", CI, KVS_ACTIVE, .in = { ACK | FIN, CR, CS + 500, 100 }, ROW(CI_DATA), .ack = SOCK_C,
-	  .set = KVS_F_CLIENT },
+	  .copied = true, .ack = SOCK_C },
+	{ "FIN of the client", CI, KVS_ACTIVE, .in = { ACK | FIN, CR, CS + 500, 100 }, ROW(CI_DATA), .copied = true,
+	  .ack = SOCK_C, .set = KVS_F_CLIENT },
 	{ "keep-alive of the client", CI, KVS_ACTIVE, .in = { ACK, CR - 1, CS + 500, 100 }, ROW(CI_DATA),
-	  .ack = SOCK_C },
+	  .copied = true, .ack = SOCK_C },
 	{ "the socket waits for an acknowledgement", CI, KVS_ACTIVE, .tweak = owing, .in = { ACK, CR, CS + 500, 100 },
-	  ROW(CI_OWED), .ack = SOCK_C, .check = is_not_owing },
-	{ "reset of the client", CI, KVS_ACTIVE, .in = { RST, CR, 0, 0 }, ROW(CI_RST), .set = KVS_F_CLIENT },
+	  ROW(CI_OWED), .copied = true, .ack = SOCK_C, .check = is_not_owing },
+	{ "reset of the client", CI, KVS_ACTIVE, .in = { RST, CR, 0, 0 }, ROW(CI_RST), .copied = true,
+	  .set = KVS_F_CLIENT },
 	{ "reset with another number", CI, KVS_ACTIVE, .in = { RST | ACK, CR + 5, CS + 500, 0 }, ROW(CI_RST_STRAY),
 	  .ack = SOCK_C, .set = KVS_F_CLIENT },
 	{ "acknowledges what was never sent", CI, KVS_ACTIVE, .in = { ACK, CR, CS + FWD + 1, 100 }, ROW(CI_UNSENT),
@@ -203,13 +204,13 @@ static const struct row rows[] = {
 	{ "beyond 1 GB numbers move on", CI, KVS_ACTIVE, .tweak = far, .in = { ACK, CR, CS + 0x50000050, 100 },
 	  ROW(CI_ACK), .seq = UE, .ack = US + 0x50000050, .win = 25, .check = is_rebased },
 	{ "ended: the socket's window begins behind the end", CI, KVS_ENDED, KVS_LENGTH, E,
-	  .in = { ACK, CR, CS + 700, 100 }, ROW(CI_ENDED), .ack = SOCK_C, .win = 82 },
+	  .in = { ACK, CR, CS + 700, 100 }, ROW(CI_ENDED), .copied = true, .ack = SOCK_C, .win = 82 },
 	{ "ended: no window is left for the socket", CI, KVS_ENDED, KVS_LENGTH, E, .in = { ACK, CR, CS + 700, 10 },
-	  ROW(CI_ENDED), .ack = SOCK_C, .win = NONE },
+	  ROW(CI_ENDED), .copied = true, .ack = SOCK_C, .win = NONE },
 	{ "last acknowledgement", CI, KVS_ENDED, KVS_LENGTH, E, .in = { ACK, CR, CS + END, 100 }, ROW(CI_LAST),
-	  .ack = SOCK_C, .after = KVS_DONE, .events = EV(DONE) },
+	  .copied = true, .ack = SOCK_C, .after = KVS_DONE, .events = EV(DONE) },
 	{ "last acknowledgement with the next request", CI, KVS_ENDED, KVS_CHUNKED, E,
-	  .in = { ACK | PSH, CR, CS + END, 100, 64 }, ROW(CI_LAST), .ack = SOCK_C, .after = KVS_DONE,
+	  .in = { ACK | PSH, CR, CS + END, 100, 64 }, ROW(CI_LAST), .copied = true, .ack = SOCK_C, .after = KVS_DONE,
 	  .events = EV(DONE) },
 	{ "done: new offset", CI, KVS_DONE, KVS_LENGTH, E, .tweak = next_head, .in = { ACK, CR, CS + END + 77, 100 },
 	  ROW(CI_DONE), .ack = SOCK_C + 77 },
@@ -497,6 +498,12 @@ static void row_check(const struct row *r, int family)
 	rows_read(&after);
 	ring_buffer__consume(ring);
 	sp = splice_get(1);
+	/* A copy enters lo, where the program runs a second time. */
+	if (r->copied)
+		EXPECT(after.client_copy - before.client_copy == 1, "no copy for the pod");
+	after.client_copy -= r->copied;
+	if (r->copied)
+		after.other = before.other; /* what the copy became comes round by lo as well */
 	for (unsigned i = 0; i < KVS_ROW_ACTIVATED; i++)
 		EXPECT(after.row[i] - before.row[i] == (i == r->row), "%s was counted, not %s",
 		       row_names[i == r->row ? r->row : i], row_names[r->row]);
@@ -560,12 +567,18 @@ static void the_verifier_stays_within_its_budget(void **state)
 
 static int setup(void **state)
 {
+	LIBBPF_OPTS(bpf_tc_hook, lo, .ifindex = 1, .attach_point = BPF_TC_INGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, o, .handle = 1, .priority = 1);
+
 	env_enter();
 	if (env_missing)
 		return 0;
 	sh("ip link set lo up");
 	skel = splice_tc__open_and_load();
 	if (!skel)
+		return -1;
+	o.prog_fd = bpf_program__fd(skel->progs.kvs_ingress);
+	if (bpf_tc_hook_create(&lo) || bpf_tc_attach(&lo, &o))
 		return -1;
 	ring = ring_buffer__new(bpf_map__fd(skel->maps.kvs_events), on_event, NULL, NULL);
 	return ring ? 0 : -1;
