@@ -79,6 +79,17 @@ static __always_inline bool conn_is_bound(const struct kvs_conn *c)
 	return sp && sp->gen == c->gen && sp->state != KVS_FREE;
 }
 
+/* A SYN that was sent again tells nothing new, and what the other half has told must not be lost by it. */
+static __always_inline void syn_note(struct scratch *sc, const struct kvs_syn *syn)
+{
+	struct kvs_syn *known = bpf_map_lookup_elem(&kvs_syns, &sc->t);
+
+	if (known && known->side == syn->side &&
+	    (syn->side == KVS_SIDE_C ? known->peer && known->irs == syn->irs : known->local && known->iss == syn->iss))
+		return;
+	bpf_map_update_elem(&kvs_syns, &sc->t, syn, BPF_ANY);
+}
+
 /* From a client. */
 static __always_inline enum kvs_row syn_of_client(struct __sk_buff *skb, struct scratch *sc)
 {
@@ -102,7 +113,7 @@ static __always_inline enum kvs_row syn_of_client(struct __sk_buff *skb, struct 
 	syn.irs = sc->seq;
 	syn.mss = o.mss;
 	syn.ws_rem = o.scale;
-	bpf_map_update_elem(&kvs_syns, &sc->t, &syn, BPF_ANY);
+	syn_note(sc, &syn);
 	return KVS_ROW_SYN;
 }
 
@@ -127,7 +138,7 @@ static __always_inline enum kvs_row syn_to_pod(struct __sk_buff *skb, struct scr
 	syn.iss = sc->seq;
 	syn.ws_loc = o.scale;
 	syn.ifindex = skb->ifindex;
-	bpf_map_update_elem(&kvs_syns, &sc->t, &syn, BPF_ANY);
+	syn_note(sc, &syn);
 	return KVS_ROW_SYN;
 }
 

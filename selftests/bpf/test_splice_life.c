@@ -119,6 +119,9 @@ static void a_handshake_makes_an_entry_without_timestamps(void **state)
 		assert_int_equal(syn_run(family, CE, SYN | ACK, 5000, synack_options, sizeof(synack_options), out),
 				 TC_ACT_UNSPEC);
 		assert_memory_equal(out, synack_options, sizeof(synack_options));
+		/* Both cross on their way: the client sends its SYN again. */
+		assert_int_equal(syn_run(family, CI, SYN, 1000, syn_options, sizeof(syn_options), out), TC_ACT_UNSPEC);
+		assert_memory_equal(out + 6, "\1\1\1\1\1\1\1\1\1\1", TS);
 		a.side = KVS_SIDE_U;
 		assert_int_equal(CALL(kvs_conn_add, a), -EINVAL);
 		a.side = KVS_SIDE_C;
@@ -160,7 +163,7 @@ static void options_at_odd_places_and_broken_ones(void **state)
 	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(skel->maps.kvs_syns), &t, &syn), 0);
 	assert_int_equal(syn.ws_rem, 5);
 	assert_int_equal(syn.mss, 0x578);
-	syn_run(AF_INET, CI, SYN, 1000, bad_options, sizeof(bad_options), out);
+	syn_run(AF_INET, CI, SYN, 2000, bad_options, sizeof(bad_options), out);
 	assert_memory_equal(out, bad_options, sizeof(bad_options));
 	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(skel->maps.kvs_syns), &t, &syn), 0);
 	assert_int_equal(syn.ws_rem, 0xff);
