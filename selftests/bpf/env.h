@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -78,6 +79,17 @@ static inline void sh_output(char *out, size_t size, const char *cmd)
 	n = fread(out, 1, size - 1, f);
 	out[n] = '\0';
 	pclose(f);
+}
+
+/* Where the datapath pins its tcx link of a device of this network namespace. */
+static inline const char *link_pin(unsigned ifindex, const char *hook)
+{
+	static char path[160];
+	struct stat st;
+
+	assert_int_equal(stat("/proc/self/ns/net", &st), 0);
+	snprintf(path, sizeof(path), PINS "/links/n%lu_if%u_%s", (unsigned long)st.st_ino, ifindex, hook);
+	return path;
 }
 
 #endif

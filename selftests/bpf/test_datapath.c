@@ -40,7 +40,7 @@ static int clean(void **state)
 
 static struct datapath *opened(enum datapath_attach attach)
 {
-	struct datapath_opts o = { .mode = "auto", .attach = attach };
+	struct datapath_opts o = { .mode = "relay", .attach = attach };
 	struct datapath *dp = datapath_open(&o, why);
 
 	assert_non_null(dp);
@@ -89,11 +89,8 @@ static uint32_t link_program(unsigned ifindex, const char *hook)
 {
 	struct bpf_link_info info = { 0 };
 	uint32_t len = sizeof(info);
-	char path[128];
-	int fd;
+	int fd = bpf_obj_get(link_pin(ifindex, hook));
 
-	snprintf(path, sizeof(path), PINS "/links/if%u_%s", ifindex, hook);
-	fd = bpf_obj_get(path);
 	if (fd < 0)
 		return 0;
 	assert_int_equal(bpf_obj_get_info_by_fd(fd, &info, &len), 0);
@@ -154,7 +151,7 @@ static void devices_are_those_of_the_routes_to_the_pods(void **state)
 
 static void named_devices_are_used_as_named_dots_included(void **state)
 {
-	struct datapath_opts o = { .mode = "tc", .devices = "kvq.7, missing0" };
+	struct datapath_opts o = { .mode = "relay", .devices = "kvq.7, missing0" };
 	struct datapath_pod p;
 	struct datapath *dp;
 
@@ -246,7 +243,7 @@ static void more_pods_than_room_is_an_error_that_says_so(void **state)
 static void a_pinned_map_of_another_build_is_left_alone_and_named(void **state)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, o, .map_flags = BPF_F_NO_PREALLOC);
-	struct datapath_opts opts = { .mode = "auto" };
+	struct datapath_opts opts = { .mode = "relay" };
 	struct datapath_pod p;
 	struct datapath *dp;
 	uint32_t id;
@@ -277,7 +274,6 @@ static void a_pinned_map_of_another_build_is_left_alone_and_named(void **state)
 static void programs_of_another_generation_are_replaced_in_place(void **state)
 {
 	struct datapath *dp;
-	char path[128];
 	unsigned kvp0;
 	uint32_t old;
 	int fd, link;
@@ -290,8 +286,7 @@ static void programs_of_another_generation_are_replaced_in_place(void **state)
 	datapath_close(dp, false);
 	/* As if the pinned ones had been built from other sources. */
 	fd = foreign_program("kvs_pod_egress", TC_ACT_UNSPEC);
-	snprintf(path, sizeof(path), PINS "/links/if%u_egress", kvp0);
-	link = bpf_obj_get(path);
+	link = bpf_obj_get(link_pin(kvp0, "egress"));
 	assert_int_equal(bpf_link_update(link, fd, NULL), 0);
 	close(link);
 	assert_int_equal(unlink(PINS "/progs/kvs_pod_egress"), 0);

@@ -5,8 +5,9 @@
  * which outlives the process by itself. What makes a filter ours is that its program is one of our pinned ones; a
  * filter of somebody else at our priority makes us take the next one. The qdisc stays when we go: others may use it.
  *
- * A device name may contain dots, which bpffs refuses in names, so links are named after the interface's index. An
- * index that has gone, or has been given to another device since, shows as a link whose own index differs (0: gone).
+ * A device name may contain dots, which bpffs refuses in names, so links are named after the interface's index; and
+ * after the network namespace, since bpffs may be shared by several, in which the same index is another device. A link
+ * whose own index is not the one in its name (0) has lost its device: the index may be another device's by now.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "datapath/datapath_int.h"
@@ -29,18 +31,13 @@
 #define TC_PRIORITIES 4
 
 static const struct {
-	const char *program, *name;
+	const char *name;
 	enum bpf_attach_type tcx;
 	enum bpf_tc_attach_point tc;
 } hooks[HOOKS] = {
-	[HOOK_INGRESS] = { "kvs_pod_ingress", "ingress", (enum bpf_attach_type)TCX_INGRESS, BPF_TC_INGRESS },
-	[HOOK_EGRESS] = { "kvs_pod_egress", "egress", (enum bpf_attach_type)TCX_EGRESS, BPF_TC_EGRESS },
+	[HOOK_INGRESS] = { "ingress", (enum bpf_attach_type)TCX_INGRESS, BPF_TC_INGRESS },
+	[HOOK_EGRESS] = { "egress", (enum bpf_attach_type)TCX_EGRESS, BPF_TC_EGRESS },
 };
-
-const char *hook_program(enum hook h)
-{
-	return hooks[h].program;
-}
 
 const char *hook_name(enum hook h)
 {
@@ -54,9 +51,17 @@ const char *attach_name(enum datapath_attach how)
 
 /* --- tcx --- */
 
+/* Number of this network namespace; unique among those that live. */
+static unsigned long netns_id(void)
+{
+	struct stat st;
+
+	return stat("/proc/thread-self/ns/net", &st) < 0 ? 0 : (unsigned long)st.st_ino;
+}
+
 static void link_path(char path[PIN_MAX], const char *dir, uint32_t ifindex, enum hook h)
 {
-	snprintf(path, PIN_MAX, "%.200s/links/if%u_%s", dir, ifindex, hooks[h].name);
+	snprintf(path, PIN_MAX, "%.190s/links/n%lu_if%u_%s", dir, netns_id(), ifindex, hooks[h].name);
 }
 
 /* 1: there and ours, 0: no such link, or a stale one that has been removed. */
@@ -119,17 +124,14 @@ static void link_remove(const char *dir, uint32_t ifindex, enum hook h)
 
 /* --- clsact --- */
 
-bool filter_find(const struct programs *p, const struct programs *old, uint32_t ifindex, enum hook h,
-		 struct filter *ret)
+bool filter_find(const struct ours *ours, uint32_t ifindex, enum hook h, struct filter *ret)
 {
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = hooks[h].tc);
 
 	for (uint32_t prio = 1; prio <= TC_PRIORITIES; prio++) {
 		LIBBPF_OPTS(bpf_tc_opts, opts, .handle = TC_HANDLE, .priority = prio);
 
-		if (bpf_tc_query(&hook, &opts) < 0 || !opts.prog_id)
-			continue;
-		if (opts.prog_id == p->id[h] || (old && opts.prog_id == old->id[h])) {
+		if (bpf_tc_query(&hook, &opts) == 0 && opts.prog_id && is_ours(ours, opts.prog_id)) {
 			*ret = (struct filter){ opts.handle, opts.priority, opts.prog_id };
 			return true;
 		}
@@ -137,25 +139,25 @@ bool filter_find(const struct programs *p, const struct programs *old, uint32_t 
 	return false;
 }
 
-static void filter_remove(const struct programs *p, uint32_t ifindex, enum hook h)
+static void filter_remove(const struct ours *ours, uint32_t ifindex, enum hook h)
 {
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = hooks[h].tc);
 	struct filter f;
 
-	if (filter_find(p, NULL, ifindex, h, &f)) {
+	if (filter_find(ours, ifindex, h, &f)) {
 		LIBBPF_OPTS(bpf_tc_opts, opts, .handle = f.handle, .priority = f.priority);
 
 		bpf_tc_detach(&hook, &opts);
 	}
 }
 
-static int filter_make(const struct programs *p, const struct programs *old, uint32_t ifindex, enum hook h)
+static int filter_make(const struct programs *p, const struct ours *ours, uint32_t ifindex, enum hook h)
 {
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = hooks[h].tc);
 	struct filter f;
 	int r;
 
-	if (filter_find(p, old, ifindex, h, &f)) {
+	if (filter_find(ours, ifindex, h, &f)) {
 		LIBBPF_OPTS(bpf_tc_opts, opts, .handle = f.handle, .priority = f.priority, .prog_fd = p->fd[h],
 			    .flags = BPF_TC_F_REPLACE);
 
@@ -176,7 +178,7 @@ static int filter_make(const struct programs *p, const struct programs *old, uin
 
 /* --- both --- */
 
-int attach_device(const struct programs *p, const struct programs *old, uint32_t ifindex, enum datapath_attach want,
+int attach_device(const struct programs *p, const struct ours *ours, uint32_t ifindex, enum datapath_attach want,
 		  enum datapath_attach *ret_how)
 {
 	int r;
@@ -187,14 +189,14 @@ int attach_device(const struct programs *p, const struct programs *old, uint32_t
 			if (r >= 0) {
 				want = DATAPATH_TCX;
 				if (r) /* in the place of clsact: nothing is to count twice */
-					filter_remove(p, ifindex, h);
+					filter_remove(ours, ifindex, h);
 				continue;
 			}
 			if (want == DATAPATH_TCX || (r != -EINVAL && r != -EOPNOTSUPP))
 				return r;
 			want = DATAPATH_CLSACT;
 		}
-		r = filter_make(p, old, ifindex, h);
+		r = filter_make(p, ours, ifindex, h);
 		if (r)
 			return r;
 		link_remove(PIN_DIR, ifindex, h);
@@ -203,11 +205,11 @@ int attach_device(const struct programs *p, const struct programs *old, uint32_t
 	return 0;
 }
 
-void detach_device(const char *dir, const struct programs *p, uint32_t ifindex)
+void detach_device(const char *dir, const struct ours *ours, uint32_t ifindex)
 {
 	for (enum hook h = 0; h < HOOKS; h++) {
 		link_remove(dir, ifindex, h);
-		filter_remove(p, ifindex, h);
+		filter_remove(ours, ifindex, h);
 	}
 }
 
@@ -233,31 +235,57 @@ static int device_add(struct device **v, unsigned *n, uint32_t ifindex, enum dat
 	return 0;
 }
 
-int attached_devices(const char *dir, const struct programs *p, const struct programs *old, struct device **ret,
-		     unsigned *ret_n)
+/* The index that the pinned link itself has, 0 if its device is gone. */
+static uint32_t link_ifindex(const char *path)
 {
-	struct if_nameindex *ifs = if_nameindex();
-	struct device *v = NULL;
+	struct bpf_link_info info = { 0 };
+	uint32_t len = sizeof(info), ifindex = 0;
+	int fd = bpf_obj_get(path);
+
+	if (fd < 0)
+		return 0;
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) == 0)
+		ifindex = info.xdp.ifindex;
+	close(fd);
+	return ifindex;
+}
+
+static int linked_devices(const char *dir, struct device **v, unsigned *n)
+{
+	unsigned long own = netns_id(), netns;
+	char path[PIN_MAX], file[2 * PIN_MAX + 2];
 	struct dirent *e;
-	char path[PIN_MAX];
-	struct filter f;
-	unsigned n = 0;
+	uint32_t ifindex;
 	int r = 0;
 	DIR *d;
 
 	snprintf(path, sizeof(path), "%.200s/links", dir);
 	d = opendir(path);
 	while (d && !r && (e = readdir(d))) {
-		uint32_t ifindex;
-
-		if (sscanf(e->d_name, "if%u_", &ifindex) == 1)
-			r = device_add(&v, &n, ifindex, DATAPATH_TCX);
+		if (sscanf(e->d_name, "n%lu_if%u_", &netns, &ifindex) != 2)
+			continue;
+		snprintf(file, sizeof(file), "%s/%s", path, e->d_name);
+		if (link_ifindex(file) != ifindex)
+			unlink(file);
+		else if (netns == own)
+			r = device_add(v, n, ifindex, DATAPATH_TCX);
 	}
 	if (d)
 		closedir(d);
+	return r;
+}
+
+int attached_devices(const char *dir, const struct ours *ours, struct device **ret, unsigned *ret_n)
+{
+	struct if_nameindex *ifs = if_nameindex();
+	struct device *v = NULL;
+	struct filter f;
+	unsigned n = 0;
+	int r = linked_devices(dir, &v, &n);
+
 	for (struct if_nameindex *i = ifs; i && i->if_index && !r; i++)
 		for (enum hook h = 0; h < HOOKS && !r; h++)
-			if (filter_find(p, old, i->if_index, h, &f))
+			if (filter_find(ours, i->if_index, h, &f))
 				r = device_add(&v, &n, i->if_index, DATAPATH_CLSACT);
 	if_freenameindex(ifs);
 	if (r) {
@@ -269,4 +297,19 @@ int attached_devices(const char *dir, const struct programs *p, const struct pro
 	*ret = v;
 	*ret_n = n;
 	return 0;
+}
+
+unsigned version_remove(const char *dir)
+{
+	struct device *devs = NULL;
+	struct ours ours;
+	unsigned n = 0;
+
+	pins_ours(dir, &ours);
+	attached_devices(dir, &ours, &devs, &n);
+	for (unsigned i = 0; i < n; i++)
+		detach_device(dir, &ours, devs[i].ifindex);
+	free(devs);
+	pins_remove(dir);
+	return n;
 }

@@ -60,7 +60,7 @@ static const char *map_type_name(uint32_t type)
 struct show {
 	struct jw *w; /* NULL: text */
 	struct buf *out;
-	struct programs progs, next;
+	struct ours ours;
 };
 
 static int show_meta(struct show *s, const char *dir, const char *name)
@@ -200,7 +200,7 @@ static int show_link(void *arg, const char *path, const char *name)
 	struct bpf_link_info info = { 0 };
 	uint32_t len = sizeof(info);
 	struct show *s = arg;
-	const char *hook = strchr(name, '_');
+	const char *hook = strrchr(name, '_');
 	int fd = bpf_obj_get(path);
 
 	if (fd < 0)
@@ -218,7 +218,7 @@ static void show_filters(struct show *s)
 
 	for (struct if_nameindex *i = ifs; i && i->if_index; i++)
 		for (enum hook h = 0; h < HOOKS; h++)
-			if (filter_find(&s->progs, &s->next, i->if_index, h, &f))
+			if (filter_find(&s->ours, i->if_index, h, &f))
 				show_attachment(s, i->if_index, hook_name(h), "clsact", f.program, NULL, &f);
 	if_freenameindex(ifs);
 }
@@ -241,7 +241,7 @@ static int show_version(void *arg, const char *path, const char *name)
 {
 	struct show *s = arg;
 
-	pins_programs(path, &s->progs, &s->next);
+	pins_ours(path, &s->ours);
 	if (s->w)
 		jw_obj(s->w);
 	show_meta(s, path, name);
@@ -250,15 +250,13 @@ static int show_version(void *arg, const char *path, const char *name)
 	show_list(s, path, "maps", "maps", show_map);
 	if (s->w)
 		jw_end_obj(s->w);
-	programs_close(&s->progs);
-	programs_close(&s->next);
 	return 0;
 }
 
 int bpf_cmd_show(bool json, struct buf *out, struct buf *err)
 {
 	struct jw w;
-	struct show s = { json ? &w : NULL, out, { .fd = { -1, -1 } }, { .fd = { -1, -1 } } };
+	struct show s = { .w = json ? &w : NULL, .out = out };
 	int r;
 
 	if (access(PIN_ROOT, F_OK) == 0 && json) {
@@ -360,21 +358,9 @@ int bpf_cmd_dump(const char *map, bool json, struct buf *out, struct buf *err)
 
 static int unload_version(void *arg, const char *path, const char *name)
 {
-	struct programs progs, next;
-	struct device *devs = NULL;
 	struct buf *out = arg;
-	unsigned n = 0;
+	unsigned n = version_remove(path);
 
-	pins_programs(path, &progs, &next);
-	attached_devices(path, &progs, &next, &devs, &n);
-	for (unsigned i = 0; i < n; i++) {
-		detach_device(path, &progs, devs[i].ifindex);
-		detach_device(path, &next, devs[i].ifindex);
-	}
-	free(devs);
-	programs_close(&progs);
-	programs_close(&next);
-	pins_remove(path);
 	buf_printf(out, "%s: detached from %u device%s and removed\n", path, n, n == 1 ? "" : "s");
 	return 0;
 }

@@ -14,10 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "datapath/datapath_int.h"
+#include "datapath/splice_int.h"
 
-#define DEVICE_WORDS (sizeof(struct kvs_device_counts) / 8)
-#define POD_WORDS    (sizeof(struct kvs_pod_counts) / 8)
+#define POD_WORDS (sizeof(struct kvs_pod_counts) / 8)
 
 void key_from_addr(struct kvs_pod_key *k, const struct net_addr *a)
 {
@@ -58,6 +57,13 @@ void addr_format(const struct kvs_addr *addr, char out[NET_NAME_MAX])
 	struct net_addr a = addr_from_key(addr, 0);
 
 	net_addr_format_ip(&a, out);
+}
+
+unsigned cpus_possible(void)
+{
+	int n = libbpf_num_possible_cpus();
+
+	return n > 0 ? (unsigned)n : 1;
 }
 
 int map_sum(int fd, const void *key, uint64_t *scratch, uint64_t *ret, unsigned words)
@@ -102,6 +108,36 @@ static int names_parse(struct datapath *dp, const char *devices)
 	return 0;
 }
 
+static bool mode_splices(const char *mode)
+{
+	return !mode || strcmp(mode, "auto") == 0 || strcmp(mode, "tc") == 0;
+}
+
+/* Splices that a former daemon has left need their programs, whatever the mode. */
+static int load(struct datapath *dp, bool splices)
+{
+	char why[DATAPATH_WHY_MAX] = "";
+	int r;
+
+	if (splices || pins_in_use(PIN_DIR)) {
+		r = kernel_load(dp, SET_SPLICE);
+		if (!r) {
+			struct splicer *sp = splicer_new(dp);
+
+			r = sp ? 0 : -errno;
+			atomic_store(&dp->sp, sp);
+			atomic_store(&dp->on, sp && splices);
+		}
+		if (!r || r == -EEXIST)
+			return r;
+		memcpy(why, dp->why, sizeof(why));
+	}
+	r = kernel_load(dp, SET_COUNT);
+	if (!r && why[0])
+		why_set(dp->why, 0, "no splices: %.400s", why);
+	return r;
+}
+
 struct datapath *datapath_open(const struct datapath_opts *o, char why[DATAPATH_WHY_MAX])
 {
 	struct datapath *dp = calloc(1, sizeof(*dp));
@@ -109,19 +145,24 @@ struct datapath *datapath_open(const struct datapath_opts *o, char why[DATAPATH_
 
 	if (!dp)
 		return NULL;
-	dp->progs.fd[0] = dp->progs.fd[1] = dp->pods_fd = dp->devices_fd = -1;
+	pthread_mutex_init(&dp->workers_lock, NULL);
+	programs_init(&dp->progs, SET_COUNT);
+	for (unsigned i = 0; i < MAPS; i++)
+		dp->map[i] = -1;
+	dp->pods_fd = dp->devices_fd = -1;
 	dp->attach = o->attach;
+	dp->stall = o->stall_ns;
+	cpus = libbpf_num_possible_cpus();
+	dp->cpu_values = calloc(cpus > 0 ? (size_t)cpus : 1, CPU_VALUE_MAX);
+	if (!dp->cpu_values || names_parse(dp, o->devices))
+		goto oom;
 	if (o->mode && strcmp(o->mode, "off") == 0) {
 		why_set(dp->why, 0, "datapath.mode is off");
 		goto out;
 	}
-	cpus = libbpf_num_possible_cpus();
-	dp->cpu_values = calloc(cpus > 0 ? (size_t)cpus : 1, sizeof(struct kvs_device_counts));
-	if (!dp->cpu_values || names_parse(dp, o->devices))
-		goto oom;
-	r = kernel_load(dp);
+	r = load(dp, mode_splices(o->mode));
 	if (!r)
-		r = attached_devices(PIN_DIR, &dp->progs, NULL, &dp->devices, &dp->ndevices);
+		r = attached_devices(PIN_DIR, &dp->ours, &dp->devices, &dp->ndevices);
 	if (!r)
 		dp->kernel = true;
 	else if (!dp->why[0])
@@ -139,12 +180,16 @@ void datapath_close(struct datapath *dp, bool unpin)
 {
 	if (!dp)
 		return;
+	splicer_free(atomic_load(&dp->sp));
 	if (unpin && dp->kernel) {
 		for (unsigned i = 0; i < dp->ndevices; i++)
-			detach_device(PIN_DIR, &dp->progs, dp->devices[i].ifindex);
+			detach_device(PIN_DIR, &dp->ours, dp->devices[i].ifindex);
 		pins_remove(PIN_DIR);
 	}
 	programs_close(&dp->progs);
+	for (unsigned i = 0; i < MAPS; i++)
+		if (dp->map[i] >= 0)
+			close(dp->map[i]);
 	if (dp->pods_fd >= 0)
 		close(dp->pods_fd);
 	if (dp->devices_fd >= 0)
@@ -153,6 +198,8 @@ void datapath_close(struct datapath *dp, bool unpin)
 	free(dp->names);
 	free(dp->devices);
 	free(dp->pods);
+	free(dp->listeners);
+	pthread_mutex_destroy(&dp->workers_lock);
 	free(dp);
 }
 
@@ -161,113 +208,101 @@ bool datapath_kernel(const struct datapath *dp)
 	return dp->kernel;
 }
 
+const char *datapath_carrier(const struct datapath *dp)
+{
+	return atomic_load(&dp->on) ? "tc" : "relay";
+}
+
 const char *datapath_why(const struct datapath *dp)
 {
 	return dp->why;
 }
 
-/* Both sides sorted: take out of the map what is not wanted, put in what is missing. */
-static int pods_reconcile(struct datapath *dp)
+/* Make the keys of the map equal to <want> (sorted, unique, <n> of them); <value> is what new ones get. */
+static int keys_reconcile(struct datapath *dp, int fd, const struct kvs_pod_key *want, unsigned n, unsigned room,
+			  const void *value, const char *map)
 {
-	struct kvs_pod_key key, next, *stale = calloc(KVS_MAX_PODS, sizeof(*stale));
+	struct kvs_pod_key key, next, *stale = calloc(room, sizeof(*stale));
 	unsigned nstale = 0;
 	int r = 0, more;
 
 	if (!stale)
 		return -ENOMEM;
 	/* Walking and deleting at once would begin the walk anew: collect first. */
-	for (more = bpf_map_get_next_key(dp->pods_fd, NULL, &next); !more && nstale < KVS_MAX_PODS;
-	     more = bpf_map_get_next_key(dp->pods_fd, &key, &next)) {
+	for (more = bpf_map_get_next_key(fd, NULL, &next); !more && nstale < room;
+	     more = bpf_map_get_next_key(fd, &key, &next)) {
 		key = next;
-		if (!dp->npods || !bsearch(&key, dp->pods, dp->npods, sizeof(key), key_cmp))
+		if (!n || !bsearch(&key, want, n, sizeof(key), key_cmp))
 			stale[nstale++] = key;
 	}
 	for (unsigned i = 0; i < nstale; i++)
-		bpf_map_delete_elem(dp->pods_fd, &stale[i]);
+		bpf_map_delete_elem(fd, &stale[i]);
 	free(stale);
-	memset(dp->cpu_values, 0, (size_t)libbpf_num_possible_cpus() * sizeof(struct kvs_pod_counts));
-	for (unsigned i = 0; i < dp->npods && !r; i++)
-		if (bpf_map_update_elem(dp->pods_fd, &dp->pods[i], dp->cpu_values, BPF_NOEXIST) < 0 && errno != EEXIST)
-			r = why_set(dp->why, -errno, "cannot add pod %u of %u to kvs_pods (room for %u): %s", i + 1,
-				    dp->npods, KVS_MAX_PODS, strerror(errno));
+	for (unsigned i = 0; i < n && !r; i++)
+		if (bpf_map_update_elem(fd, &want[i], value, BPF_NOEXIST) < 0 && errno != EEXIST)
+			r = why_set(dp->why, -errno, "cannot add entry %u of %u to %s (room for %u): %s", i + 1, n, map,
+				    room, strerror(errno));
 	return r;
 }
 
-static int device_indices(struct datapath *dp, uint32_t **ret, unsigned *ret_n)
+static int pods_reconcile(struct datapath *dp)
 {
-	unsigned n = 0;
-	uint32_t *v;
+	int r, e = 0;
 
-	if (dp->auto_devices)
-		return route_devices(dp->pods, dp->npods, ret, ret_n);
-	v = calloc(dp->nnames + 1, sizeof(*v));
+	memset(dp->cpu_values, 0, (size_t)libbpf_num_possible_cpus() * CPU_VALUE_MAX);
+	r = keys_reconcile(dp, dp->pods_fd, dp->pods, dp->npods, KVS_MAX_PODS, dp->cpu_values, "kvs_pods");
+	if (atomic_load(&dp->sp))
+		e = keys_reconcile(dp, dp->map[MAP_pod_times], dp->pods, dp->npods, KVS_MAX_PODS, dp->cpu_values,
+				   "kvs_pod_times");
+	return r ? r : e;
+}
+
+static int listeners_reconcile(struct datapath *dp)
+{
+	uint32_t one = 1;
+
+	if (!atomic_load(&dp->sp))
+		return 0;
+	return keys_reconcile(dp, dp->map[MAP_listeners], dp->listeners, dp->nlisteners, KVS_MAX_LISTENERS, &one,
+			      "kvs_listeners");
+}
+
+/* Sorted and unique keys of <addrs>, malloced. */
+static struct kvs_pod_key *keys_of(const struct net_addr *addrs, size_t stride, unsigned n, unsigned *ret_n)
+{
+	struct kvs_pod_key *v = calloc(n ? n : 1, sizeof(*v));
+	unsigned unique = 0;
+
+	if (!v)
+		return NULL;
+	for (unsigned i = 0; i < n; i++)
+		key_from_addr(&v[i], (const struct net_addr *)((const char *)addrs + i * stride));
+	if (n)
+		qsort(v, n, sizeof(*v), key_cmp);
+	for (unsigned i = 0; i < n; i++)
+		if (!i || key_cmp(&v[i], &v[unique - 1]) != 0)
+			v[unique++] = v[i];
+	*ret_n = unique;
+	return v;
+}
+
+int datapath_set_listeners(struct datapath *dp, const struct net_addr *addrs, unsigned n)
+{
+	static const uint8_t any4[16] = { [10] = 0xff, 0xff };
+	struct kvs_pod_key *v;
+	unsigned unique = 0;
+
+	v = keys_of(addrs, sizeof(*addrs), n, &unique);
 	if (!v)
 		return -ENOMEM;
-	for (unsigned i = 0; i < dp->nnames; i++) {
-		v[n] = if_nametoindex(dp->names[i]);
-		if (v[n])
-			n++;
-		else
-			why_set(dp->why, 0, "datapath.devices: no device %s here", dp->names[i]);
-	}
-	*ret = v;
-	*ret_n = n;
-	return 0;
-}
-
-static int device_serve(struct datapath *dp, struct device *d)
-{
-	char name[IF_NAMESIZE] = "";
-
-	memset(dp->cpu_values, 0, (size_t)libbpf_num_possible_cpus() * sizeof(struct kvs_device_counts));
-	if (bpf_map_update_elem(dp->devices_fd, &d->ifindex, dp->cpu_values, BPF_NOEXIST) < 0 && errno != EEXIST)
-		d->err = -errno;
-	else
-		d->err = attach_device(&dp->progs, NULL, d->ifindex, dp->attach, &d->how);
-	if (d->err)
-		why_set(dp->why, d->err, "cannot attach to device %s: %s",
-			if_indextoname(d->ifindex, name) ? name : "that has gone", strerror(-d->err));
-	return d->err;
-}
-
-static int devices_reconcile(struct datapath *dp)
-{
-	struct device *devs;
-	uint32_t *want;
-	unsigned n;
-	int r;
-
-	r = device_indices(dp, &want, &n);
-	if (r)
-		return r;
-	devs = calloc(n ? n : 1, sizeof(*devs));
-	if (!devs) {
-		free(want);
-		return -ENOMEM;
-	}
-	for (unsigned i = 0; i < dp->ndevices; i++) {
-		uint32_t had = dp->devices[i].ifindex;
-		bool keep = false;
-
-		for (unsigned j = 0; j < n; j++)
-			keep |= want[j] == had;
-		if (!keep) {
-			detach_device(PIN_DIR, &dp->progs, had);
-			bpf_map_delete_elem(dp->devices_fd, &had);
-		}
-	}
-	for (unsigned i = 0; i < n; i++) {
-		int e;
-
-		devs[i].ifindex = want[i];
-		e = device_serve(dp, &devs[i]);
-		r = r ? r : e;
-	}
-	free(want);
-	free(dp->devices);
-	dp->devices = devs;
-	dp->ndevices = n;
-	return r;
+	for (unsigned i = 0; i < unique; i++) /* 0.0.0.0 is any address as :: is */
+		if (memcmp(v[i].addr.b, any4, sizeof(any4)) == 0)
+			memset(v[i].addr.b, 0, sizeof(v[i].addr.b));
+	qsort(v, unique, sizeof(*v), key_cmp);
+	free(dp->listeners);
+	dp->listeners = v;
+	dp->nlisteners = unique;
+	return listeners_reconcile(dp);
 }
 
 int datapath_refresh(struct datapath *dp)
@@ -283,23 +318,35 @@ int datapath_refresh(struct datapath *dp)
 	return r ? r : e;
 }
 
+int datapath_set_mode(struct datapath *dp, const char *mode)
+{
+	bool splices = mode_splices(mode);
+	int r = 0;
+
+	if (!splices || atomic_load(&dp->sp)) {
+		atomic_store(&dp->on, splices);
+		return 0;
+	}
+	dp->why[0] = '\0';
+	r = load(dp, true);
+	if (!r && !dp->kernel) {
+		r = attached_devices(PIN_DIR, &dp->ours, &dp->devices, &dp->ndevices);
+		dp->kernel = !r;
+	}
+	if (r)
+		return r;
+	r = listeners_reconcile(dp);
+	return r ? r : datapath_refresh(dp);
+}
+
 int datapath_set_pods(struct datapath *dp, const struct datapath_pod *pods, unsigned n)
 {
 	struct kvs_pod_key *v;
-	unsigned unique = 0;
+	unsigned unique;
 
-	if (!dp->kernel)
-		return 0;
-	v = calloc(n ? n : 1, sizeof(*v));
+	v = keys_of(&pods->addr, sizeof(*pods), n, &unique);
 	if (!v)
 		return -ENOMEM;
-	for (unsigned i = 0; i < n; i++)
-		key_from_addr(&v[i], &pods[i].addr);
-	if (n)
-		qsort(v, n, sizeof(*v), key_cmp);
-	for (unsigned i = 0; i < n; i++)
-		if (!i || key_cmp(&v[i], &v[unique - 1]) != 0)
-			v[unique++] = v[i];
 	free(dp->pods);
 	dp->pods = v;
 	dp->npods = unique;
@@ -327,6 +374,16 @@ int datapath_counts(struct datapath *dp, const struct net_addr *pod, struct data
 	return counts_read(dp, &k, ret);
 }
 
+int datapath_times(struct datapath *dp, const struct net_addr *pod, struct kvs_pod_times *ret)
+{
+	struct kvs_pod_key k;
+
+	if (!atomic_load(&dp->sp))
+		return -ENOENT;
+	key_from_addr(&k, pod);
+	return map_sum(dp->map[MAP_pod_times], &k, dp->cpu_values, (uint64_t *)ret, sizeof(*ret) / 8);
+}
+
 static void describe_flow(struct jw *w, const char *key, const struct datapath_flow *f)
 {
 	jw_key(w, key);
@@ -337,36 +394,10 @@ static void describe_flow(struct jw *w, const char *key, const struct datapath_f
 	jw_end_obj(w);
 }
 
-static void describe_device(struct datapath *dp, struct jw *w, const struct device *d)
-{
-	static const char *const labels[] = {
-#define X(NAME, name) #name,
-		KVS_VERDICTS(X)
-#undef X
-	};
-	uint64_t sum[DEVICE_WORDS] = { 0 };
-	char name[IF_NAMESIZE];
-
-	map_sum(dp->devices_fd, &d->ifindex, dp->cpu_values, sum, DEVICE_WORDS);
-	jw_obj(w);
-	jw_kstr(w, "name", if_indextoname(d->ifindex, name));
-	jw_ku64(w, "ifindex", d->ifindex);
-	jw_kstr(w, "attach", attach_name(d->how));
-	jw_kstr(w, "error", d->err ? strerror(-d->err) : NULL);
-	for (enum hook h = 0; h < HOOKS; h++) {
-		jw_key(w, hook_name(h));
-		jw_obj(w);
-		for (unsigned v = 0; v < KVS_VERDICTS_N; v++)
-			jw_ku64(w, labels[v], sum[h * KVS_VERDICTS_N + v]);
-		jw_end_obj(w);
-	}
-	jw_end_obj(w);
-}
-
 void datapath_describe(struct datapath *dp, struct jw *w)
 {
 	jw_obj(w);
-	jw_kstr(w, "carrier", "relay");
+	jw_kstr(w, "carrier", datapath_carrier(dp));
 	jw_kbool(w, "kernel", dp->kernel);
 	jw_kstr(w, "why", dp->why);
 	jw_kstr(w, "pins", dp->kernel ? PIN_DIR : NULL);

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Load, or take over. The maps that are pinned are used if their attributes are this build's; the rest is made and
- * pinned. The programs are then loaded against those maps, and compared with the pinned ones by tag, the kernel's hash
- * of the instructions: equal ones stay where they are. Different ones are replaced in place, so that no packet is
- * missed:
+ * pinned. The programs are then loaded against those maps. Programs that count stay where they are if those that are
+ * pinned are equal by tag, the kernel's hash of the instructions; all others, and those of another set, are replaced in
+ * place, so that no packet is missed:
  *
- *   pin new as NAME_next → every link and filter switched to it → rename NAME_next to NAME
+ *   pin new as NAME_next → every link and filter switched to it → rename NAME_next to NAME → unpin those left over
  *
- * A crash on the way leaves both pinned, and both count as ours at the next start.
+ * A crash on the way leaves both pinned, and both count as ours at the next start. The splice's programs are replaced
+ * each time, since their tables are not part of the tag; what they know is in the maps.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,6 +21,7 @@
 #include <unistd.h>
 
 #include "bpf/pod_tc.skel.h"
+#include "bpf/splice_tc.skel.h"
 #include "datapath/datapath_int.h"
 
 static int dup_cloexec(int fd)
@@ -81,70 +84,126 @@ static int program_info(int fd, struct bpf_prog_info *ret)
 	return bpf_obj_get_info_by_fd(fd, ret, &len) < 0 ? -errno : 0;
 }
 
-/* Put the new programs in the place of <current>. */
-static int programs_replace(const struct programs *fresh, const struct programs *current, char why[DATAPATH_WHY_MAX])
+static bool in_set(enum set set, const char *name)
+{
+	for (unsigned i = 0; i < PROGRAMS && program_name(set, i); i++)
+		if (strcmp(program_name(set, i), name) == 0)
+			return true;
+	return false;
+}
+
+/* Pins of another generation or set, which nothing is attached to any more. */
+static void programs_unpin_others(enum set set)
+{
+	char path[PIN_MAX];
+	struct dirent *e;
+	DIR *d = opendir(PIN_DIR "/progs");
+
+	while (d && (e = readdir(d))) {
+		snprintf(path, sizeof(path), PIN_DIR "/progs/%.100s", e->d_name);
+		if (e->d_name[0] != '.' && !in_set(set, e->d_name))
+			unlink(path);
+	}
+	if (d)
+		closedir(d);
+}
+
+/* Put the new programs in the place of all that are pinned. */
+static int programs_replace(const struct programs *fresh, char why[DATAPATH_WHY_MAX])
 {
 	struct device *devs = NULL;
 	enum datapath_attach how;
 	char from[PIN_MAX], to[PIN_MAX];
+	struct ours ours;
 	unsigned n = 0;
+	const char *name;
 
-	for (enum hook h = 0; h < HOOKS; h++) {
-		snprintf(from, sizeof(from), PIN_DIR "/progs/%s_next", hook_program(h));
-		unlink(from);
-		if (bpf_obj_pin(fresh->fd[h], from) < 0)
+	for (unsigned i = 0; i < PROGRAMS && (name = program_name(fresh->set, i)); i++) {
+		snprintf(from, sizeof(from), PIN_DIR "/progs/%s_next", name);
+		/* What a crash has left behind may be attached: it stays ours under another name. */
+		snprintf(to, sizeof(to), PIN_DIR "/progs/%s_left", name);
+		if (access(from, F_OK) == 0)
+			rename(from, to);
+		if (bpf_obj_pin(fresh->fd[i], from) < 0)
 			return why_set(why, -errno, "cannot pin %s: %s", from, strerror(errno));
 	}
-	if (attached_devices(PIN_DIR, fresh, current, &devs, &n) == 0)
+	pins_ours(PIN_DIR, &ours);
+	if (attached_devices(PIN_DIR, &ours, &devs, &n) == 0)
 		for (unsigned i = 0; i < n; i++) /* one that fails is seen when the set of devices is made */
-			attach_device(fresh, current, devs[i].ifindex, devs[i].how, &how);
+			attach_device(fresh, &ours, devs[i].ifindex, devs[i].how, &how);
 	free(devs);
-	for (enum hook h = 0; h < HOOKS; h++) {
-		snprintf(from, sizeof(from), PIN_DIR "/progs/%s_next", hook_program(h));
-		snprintf(to, sizeof(to), PIN_DIR "/progs/%s", hook_program(h));
+	for (unsigned i = 0; i < PROGRAMS && (name = program_name(fresh->set, i)); i++) {
+		snprintf(from, sizeof(from), PIN_DIR "/progs/%s_next", name);
+		snprintf(to, sizeof(to), PIN_DIR "/progs/%s", name);
 		if (rename(from, to) < 0)
 			return why_set(why, -errno, "cannot rename %s: %s", from, strerror(errno));
+	}
+	programs_unpin_others(fresh->set);
+	return 0;
+}
+
+static int programs_take(struct bpf_object *obj, struct programs *fresh)
+{
+	const char *name;
+
+	for (unsigned i = 0; i < PROGRAMS && (name = program_name(fresh->set, i)); i++) {
+		struct bpf_program *p = bpf_object__find_program_by_name(obj, name);
+		struct bpf_prog_info info;
+		int r;
+
+		fresh->fd[i] = p ? dup_cloexec(bpf_program__fd(p)) : -1;
+		r = fresh->fd[i] < 0 ? -ENOENT : program_info(fresh->fd[i], &info);
+		if (r)
+			return r;
+		fresh->id[i] = info.id;
 	}
 	return 0;
 }
 
-static int programs_settle(struct datapath *dp, const struct pod_tc *skel)
+/* Are the pinned programs those that have been loaded, and the only ones? */
+static bool programs_same(const struct programs *a, const struct programs *b)
 {
-	const struct bpf_program *const ours[HOOKS] = {
-		[HOOK_INGRESS] = skel->progs.kvs_pod_ingress, [HOOK_EGRESS] = skel->progs.kvs_pod_egress
-	};
-	struct programs current, next, fresh = { .fd = { -1, -1 } };
-	struct bpf_prog_info a = { 0 }, b;
-	bool same = true;
-	int r = 0;
+	struct bpf_prog_info x, y;
+	struct ours ours;
 
-	pins_programs(PIN_DIR, &current, &next);
-	for (enum hook h = 0; h < HOOKS && !r; h++) {
-		fresh.fd[h] = dup_cloexec(bpf_program__fd(ours[h]));
-		r = fresh.fd[h] < 0 ? -errno : program_info(fresh.fd[h], &a);
-		fresh.id[h] = a.id;
-		same = !r && same && current.fd[h] >= 0 && next.fd[h] < 0 && program_info(current.fd[h], &b) == 0 &&
-		       memcmp(a.tag, b.tag, sizeof(a.tag)) == 0;
-	}
+	if (a->set != SET_COUNT)
+		return false;
+	pins_ours(PIN_DIR, &ours);
+	if (ours.n != HOOKS)
+		return false;
+	for (unsigned i = 0; i < HOOKS; i++)
+		if (program_info(a->fd[i], &x) || program_info(b->fd[i], &y) || memcmp(x.tag, y.tag, sizeof(x.tag)))
+			return false;
+	return true;
+}
+
+static int programs_settle(struct datapath *dp, struct bpf_object *obj, enum set set)
+{
+	struct programs fresh, pinned;
+	int r;
+
+	programs_init(&fresh, set);
+	r = programs_take(obj, &fresh);
 	if (r) {
-		why_set(dp->why, r, "cannot look at the loaded programs: %s", strerror(-r));
-	} else if (same) {
-		dp->progs = current;
-		current = (struct programs){ .fd = { -1, -1 } };
-	} else {
-		/* After a crash in mid-switch attachments may carry either generation. */
-		r = programs_replace(&fresh, &current, dp->why);
-		if (!r && next.fd[0] >= 0)
-			r = programs_replace(&fresh, &next, dp->why);
-		if (!r) {
-			dp->progs = fresh;
-			fresh = (struct programs){ .fd = { -1, -1 } };
-		}
+		programs_close(&fresh);
+		return why_set(dp->why, r, "cannot look at the loaded programs: %s", strerror(-r));
 	}
-	programs_close(&current);
-	programs_close(&next);
-	programs_close(&fresh);
-	return r;
+	if (pins_programs(PIN_DIR, set, &pinned) == 0 && programs_same(&fresh, &pinned)) {
+		programs_close(&fresh);
+		fresh = pinned;
+		programs_init(&pinned, set);
+	} else {
+		r = programs_replace(&fresh, dp->why);
+	}
+	programs_close(&pinned);
+	if (r) {
+		programs_close(&fresh);
+		return r;
+	}
+	programs_close(&dp->progs);
+	dp->progs = fresh;
+	pins_ours(PIN_DIR, &dp->ours);
+	return 0;
 }
 
 static void meta_write(int fd)
@@ -156,38 +215,64 @@ static void meta_write(int fd)
 	bpf_map_update_elem(fd, &zero, &meta, BPF_ANY);
 }
 
-int kernel_load(struct datapath *dp)
+static const char *const map_names[MAPS] = {
+#define X(name) [MAP_##name] = "kvs_" #name,
+	MAPS_LIST(X)
+#undef X
+};
+
+static int map_take(struct bpf_object *obj, const char *name, int *fd)
 {
-	struct pod_tc *skel;
+	int found = bpf_object__find_map_fd_by_name(obj, name);
+
+	if (*fd >= 0)
+		close(*fd);
+	*fd = found < 0 ? -1 : dup_cloexec(found);
+	return *fd < 0 ? -ENOENT : 0;
+}
+
+static int maps_take(struct datapath *dp, struct bpf_object *obj, enum set set)
+{
+	int r = map_take(obj, "kvs_pods", &dp->pods_fd), meta = bpf_object__find_map_fd_by_name(obj, "kvs_meta");
+
+	r = r ? r : map_take(obj, "kvs_devices", &dp->devices_fd);
+	for (unsigned i = 0; i < MAPS && set == SET_SPLICE && !r; i++)
+		r = map_take(obj, map_names[i], &dp->map[i]);
+	if (r)
+		return why_set(dp->why, r, "no descriptors left for the maps");
+	meta_write(meta);
+	return 0;
+}
+
+int kernel_load(struct datapath *dp, enum set set)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "kvsteer");
+	struct bpf_object *obj;
+	const void *elf;
+	size_t size;
 	int r;
 
 	pins_listen();
 	r = pins_prepare(dp->why);
 	if (r)
 		return r;
-	skel = pod_tc__open();
-	if (!skel)
+	elf = set == SET_SPLICE ? splice_tc__elf_bytes(&size) : pod_tc__elf_bytes(&size);
+	obj = bpf_object__open_mem(elf, size, &opts);
+	if (!obj)
 		return why_set(dp->why, -errno, "the BPF object cannot be opened: %s", pins_said());
-	r = maps_reuse(skel->obj, dp->why);
+	r = maps_reuse(obj, dp->why);
 	if (r)
 		goto out;
-	r = pod_tc__load(skel);
+	r = bpf_object__load(obj);
 	if (r) {
 		why_set(dp->why, r, "the kernel refuses the BPF programs: %s",
 			pins_said()[0] ? pins_said() : strerror(-r));
 		goto out;
 	}
-	r = maps_pin(skel->obj, dp->why);
-	if (!r)
-		r = programs_settle(dp, skel);
-	if (r)
-		goto out;
-	dp->pods_fd = dup_cloexec(bpf_map__fd(skel->maps.kvs_pods));
-	dp->devices_fd = dup_cloexec(bpf_map__fd(skel->maps.kvs_devices));
-	meta_write(bpf_map__fd(skel->maps.kvs_meta));
-	if (dp->pods_fd < 0 || dp->devices_fd < 0)
-		r = why_set(dp->why, -EMFILE, "no descriptors left for the maps");
+	r = maps_pin(obj, dp->why);
+	r = r ? r : programs_settle(dp, obj, set);
+	r = r ? r : maps_take(dp, obj, set);
 out:
-	pod_tc__destroy(skel);
+	bpf_object__close(obj);
 	return r;
 }

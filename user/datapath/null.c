@@ -5,7 +5,7 @@
 
 #include "datapath/datapath_int.h"
 
-int kernel_load(struct datapath *dp)
+int kernel_load(struct datapath *dp, enum set set)
 {
 	return why_set(dp->why, -ENOTSUP,
 		       "built without BPF: clang or bpftool was missing; install them and build again");

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  *   /sys/fs/bpf/kvsteer/v<ABI>/maps/kvs_pods …
- *                              progs/kvs_pod_ingress …    (…_next while a new generation takes over)
- *                              links/if<ifindex>_ingress …
+ *                              progs/kvs_ingress …        (…_next while a new generation takes over)
+ *                              links/n<namespace>_if<ifindex>_ingress …
  *
  * The folder's name is the ABI's version, so pins in it have this build's keys and values or were made by a build that
  * set other sizes or flags. Those are not ours to change: their programs may be at work.
@@ -90,7 +90,20 @@ static uint32_t ring_size(uint32_t n)
 	return size;
 }
 
-int pins_map_fits(int fd, const struct bpf_map *m, char why[DATAPATH_WHY_MAX])
+#define SIZE_TOP (1U << 24)
+
+static bool is_sizable(const char *map)
+{
+	static const char *const those[] = { "kvs_conns",  "kvs_syns",	 "kvs_splices",	  "kvs_tails",
+					     "kvs_stores", "kvs_events", "kvs_store_free" };
+
+	for (unsigned i = 0; i < sizeof(those) / sizeof(*those); i++)
+		if (strcmp(map, those[i]) == 0)
+			return true;
+	return false;
+}
+
+int pins_map_fits(int fd, struct bpf_map *m, char why[DATAPATH_WHY_MAX])
 {
 	struct bpf_map_info info = { 0 };
 	uint32_t len = sizeof(info), entries = bpf_map__max_entries(m);
@@ -99,6 +112,10 @@ int pins_map_fits(int fd, const struct bpf_map *m, char why[DATAPATH_WHY_MAX])
 		return why_set(why, -errno, "cannot look at the pinned map %s: %s", bpf_map__name(m), strerror(errno));
 	if (info.type == BPF_MAP_TYPE_RINGBUF)
 		entries = ring_size(entries);
+	if (is_sizable(bpf_map__name(m)) && info.max_entries && info.max_entries <= SIZE_TOP) {
+		entries = info.max_entries;
+		bpf_map__set_max_entries(m, entries);
+	}
 	const struct {
 		const char *name;
 		uint32_t pinned, wanted;
@@ -119,52 +136,118 @@ int pins_map_fits(int fd, const struct bpf_map *m, char why[DATAPATH_WHY_MAX])
 	return 0;
 }
 
-static int program_get(const char *dir, enum hook h, const char *suffix, uint32_t *ret_id)
+static const char *const names[SETS][PROGRAMS] = {
+	[SET_COUNT] = { "kvs_pod_ingress", "kvs_pod_egress" },
+	[SET_SPLICE] = { "kvs_ingress", "kvs_egress",
+#define X(name) [HOOKS + CALL_##name] = "kvs_" #name,
+			 CALLS_LIST(X)
+#undef X
+	},
+};
+
+const char *program_name(enum set set, unsigned i)
+{
+	return names[set][i];
+}
+
+void programs_init(struct programs *p, enum set set)
+{
+	*p = (struct programs){ .set = set };
+	for (unsigned i = 0; i < PROGRAMS; i++)
+		p->fd[i] = -1;
+}
+
+static uint32_t program_id(int fd)
 {
 	struct bpf_prog_info info = { 0 };
 	uint32_t len = sizeof(info);
-	char path[PIN_MAX];
-	int fd, r;
 
-	snprintf(path, sizeof(path), "%s/progs/%s%s", dir, hook_program(h), suffix);
-	fd = bpf_obj_get(path);
-	if (fd < 0)
-		return -errno;
-	if (bpf_obj_get_info_by_fd(fd, &info, &len) < 0) {
-		r = -errno;
-		close(fd);
-		return r;
-	}
-	*ret_id = info.id;
-	return fd;
+	return bpf_obj_get_info_by_fd(fd, &info, &len) < 0 ? 0 : info.id;
 }
 
-int pins_programs(const char *dir, struct programs *current, struct programs *next)
+int pins_programs(const char *dir, enum set set, struct programs *ret)
 {
-	int found = 0;
+	char path[PIN_MAX];
 
-	*current = *next = (struct programs){ .fd = { -1, -1 } };
-	for (enum hook h = 0; h < HOOKS; h++) {
-		current->fd[h] = program_get(dir, h, "", &current->id[h]);
-		next->fd[h] = program_get(dir, h, "_next", &next->id[h]);
-		found += (current->fd[h] >= 0) + (next->fd[h] >= 0);
+	programs_init(ret, set);
+	for (unsigned i = 0; i < PROGRAMS && names[set][i]; i++) {
+		snprintf(path, sizeof(path), "%.200s/progs/%s", dir, names[set][i]);
+		ret->fd[i] = bpf_obj_get(path);
+		if (ret->fd[i] < 0) {
+			programs_close(ret);
+			return -ENOENT;
+		}
+		ret->id[i] = program_id(ret->fd[i]);
 	}
-	return found;
+	return 0;
 }
 
 void programs_close(struct programs *p)
 {
-	for (enum hook h = 0; h < HOOKS; h++) {
-		if (p->fd[h] >= 0)
-			close(p->fd[h]);
-		p->fd[h] = -1;
-		p->id[h] = 0;
+	for (unsigned i = 0; i < PROGRAMS; i++)
+		if (p->fd[i] >= 0)
+			close(p->fd[i]);
+	programs_init(p, p->set);
+}
+
+void pins_ours(const char *dir, struct ours *ret)
+{
+	char path[PIN_MAX], file[2 * PIN_MAX + 2];
+	struct dirent *e;
+	DIR *d;
+
+	ret->n = 0;
+	snprintf(path, sizeof(path), "%.200s/progs", dir);
+	d = opendir(path);
+	while (d && (e = readdir(d)) && ret->n < OURS_MAX) {
+		int fd;
+
+		snprintf(file, sizeof(file), "%.200s/progs/%.200s", dir, e->d_name);
+		fd = e->d_name[0] == '.' ? -1 : bpf_obj_get(file);
+		if (fd < 0)
+			continue;
+		ret->id[ret->n] = program_id(fd);
+		ret->n += ret->id[ret->n] != 0;
+		close(fd);
 	}
+	if (d)
+		closedir(d);
+}
+
+bool is_ours(const struct ours *o, uint32_t id)
+{
+	for (unsigned i = 0; i < o->n; i++)
+		if (o->id[i] == id)
+			return true;
+	return false;
+}
+
+int pins_map(const char *dir, const char *name)
+{
+	char path[PIN_MAX];
+	int fd;
+
+	snprintf(path, sizeof(path), "%.200s/maps/%.40s", dir, name);
+	fd = bpf_obj_get(path);
+	return fd < 0 ? -errno : fd;
+}
+
+bool pins_in_use(const char *dir)
+{
+	int fd = pins_map(dir, "kvs_conns");
+	struct kvs_tuple key;
+	bool any;
+
+	if (fd < 0)
+		return false;
+	any = bpf_map_get_next_key(fd, NULL, &key) == 0;
+	close(fd);
+	return any;
 }
 
 void pins_remove(const char *dir)
 {
-	static const char *const subdirs[] = { "links", "progs", "maps" };
+	static const char *const subdirs[] = { "links", "progs", "maps", "owners", "ring" };
 	char path[PIN_MAX], file[2 * PIN_MAX + 2];
 
 	for (unsigned i = 0; i < sizeof(subdirs) / sizeof(*subdirs); i++) {
@@ -175,8 +258,8 @@ void pins_remove(const char *dir)
 		d = opendir(path);
 		while (d && (e = readdir(d))) {
 			snprintf(file, sizeof(file), "%s/%s", path, e->d_name);
-			if (e->d_name[0] != '.')
-				unlink(file);
+			if (e->d_name[0] != '.' && unlink(file) < 0)
+				rmdir(file); /* an owner's */
 		}
 		if (d)
 			closedir(d);

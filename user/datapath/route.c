@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Which devices the routes to pods leave by: one RTM_GETROUTE for each address, the question that the kernel's own
  * connect() asks. Of several equal routes the kernel names one; the others' devices are found when it names them.
+ * Clients may come from anywhere, so all default routes' devices are asked for as well.
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/rtnetlink.h>
 #include <netlink/msg.h>
 #include <netlink/netlink.h>
+#include <netlink/route/link.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,4 +86,23 @@ int route_devices(const struct kvs_pod_key *pods, unsigned n, uint32_t **ret, un
 	*ret = v;
 	*ret_n = unique;
 	return 0;
+}
+
+int link_read(uint32_t ifindex, struct link_state *ret)
+{
+	struct nl_sock *sk = nl_socket_alloc();
+	struct rtnl_link *link = NULL;
+	int r = -ENODEV;
+
+	if (!sk || nl_connect(sk, NETLINK_ROUTE) < 0)
+		r = -ENOMEM;
+	else if (rtnl_link_get_kernel(sk, (int)ifindex, NULL, &link) == 0 && link) {
+		ret->type = rtnl_link_get_arptype(link);
+		ret->packets[HOOK_INGRESS] = rtnl_link_get_stat(link, RTNL_LINK_RX_PACKETS);
+		ret->packets[HOOK_EGRESS] = rtnl_link_get_stat(link, RTNL_LINK_TX_PACKETS);
+		rtnl_link_put(link);
+		r = 0;
+	}
+	nl_socket_free(sk);
+	return r;
 }

@@ -16,16 +16,14 @@
 #define CHUNK_DIGITS_MAX 16
 #define CHUNK_LINE_MAX	 4096
 
-enum { SIZE, EXT, SIZE_LF, DATA, DATA_CR, DATA_LF, LINE, NAME, VALUE, LINE_LF, END_LF, DONE, BAD };
-
 void http_chunks_init(struct http_chunks *c)
 {
-	*c = (struct http_chunks){ .state = SIZE };
+	*c = (struct http_chunks){ .state = HTTP_CHUNK_SIZE };
 }
 
 bool http_chunks_done(const struct http_chunks *c)
 {
-	return c->state == DONE;
+	return c->state == HTTP_CHUNK_DONE;
 }
 
 static int hex(char c)
@@ -43,50 +41,50 @@ static int size_step(struct http_chunks *c, char b)
 	if (d >= 0) {
 		/* 16 digits fit into 64 bits, so the sum cannot wrap before it is compared. */
 		if (++c->digits > CHUNK_DIGITS_MAX)
-			return BAD;
+			return HTTP_CHUNK_BAD;
 		c->left = c->left << 4 | (unsigned)d;
-		return c->left > CHUNK_SIZE_MAX ? BAD : SIZE;
+		return c->left > CHUNK_SIZE_MAX ? HTTP_CHUNK_BAD : HTTP_CHUNK_SIZE;
 	}
 	if (c->digits == 0)
-		return BAD;
-	return b == '\r' ? SIZE_LF : b == ';' ? EXT : BAD;
+		return HTTP_CHUNK_BAD;
+	return b == '\r' ? HTTP_CHUNK_SIZE_LF : b == ';' ? HTTP_CHUNK_EXT : HTTP_CHUNK_BAD;
 }
 
 static int trailer_step(struct http_chunks *c, char b)
 {
 	if (++c->trailer > HTTP_HEAD_MAX)
-		return BAD;
+		return HTTP_CHUNK_BAD;
 	switch (c->state) {
-	case LINE:
-		return b == '\r' ? END_LF : http_is(b, HTTP_C_TOKEN) ? NAME : BAD;
-	case NAME:
-		return b == ':' ? VALUE : http_is(b, HTTP_C_TOKEN) ? NAME : BAD;
-	case VALUE:
-		return b == '\r' ? LINE_LF : http_is(b, HTTP_C_VALUE) ? VALUE : BAD;
-	case LINE_LF:
-		return b == '\n' ? LINE : BAD;
-	default: /* END_LF */
-		return b == '\n' ? DONE : BAD;
+	case HTTP_CHUNK_LINE:
+		return b == '\r' ? HTTP_CHUNK_END_LF : http_is(b, HTTP_C_TOKEN) ? HTTP_CHUNK_NAME : HTTP_CHUNK_BAD;
+	case HTTP_CHUNK_NAME:
+		return b == ':' ? HTTP_CHUNK_VALUE : http_is(b, HTTP_C_TOKEN) ? HTTP_CHUNK_NAME : HTTP_CHUNK_BAD;
+	case HTTP_CHUNK_VALUE:
+		return b == '\r' ? HTTP_CHUNK_LINE_LF : http_is(b, HTTP_C_VALUE) ? HTTP_CHUNK_VALUE : HTTP_CHUNK_BAD;
+	case HTTP_CHUNK_LINE_LF:
+		return b == '\n' ? HTTP_CHUNK_LINE : HTTP_CHUNK_BAD;
+	default: /* HTTP_CHUNK_END_LF */
+		return b == '\n' ? HTTP_CHUNK_DONE : HTTP_CHUNK_BAD;
 	}
 }
 
 static int step(struct http_chunks *c, char b)
 {
 	switch (c->state) {
-	case SIZE:
+	case HTTP_CHUNK_SIZE:
 		return size_step(c, b);
-	case EXT:
+	case HTTP_CHUNK_EXT:
 		if (b == '\r')
-			return SIZE_LF;
-		return http_is(b, HTTP_C_VALUE) && ++c->line <= CHUNK_LINE_MAX ? EXT : BAD;
-	case SIZE_LF:
+			return HTTP_CHUNK_SIZE_LF;
+		return http_is(b, HTTP_C_VALUE) && ++c->line <= CHUNK_LINE_MAX ? HTTP_CHUNK_EXT : HTTP_CHUNK_BAD;
+	case HTTP_CHUNK_SIZE_LF:
 		c->digits = 0;
 		c->line = 0;
-		return b != '\n' ? BAD : c->left ? DATA : LINE;
-	case DATA_CR:
-		return b == '\r' ? DATA_LF : BAD;
-	case DATA_LF:
-		return b == '\n' ? SIZE : BAD;
+		return b != '\n' ? HTTP_CHUNK_BAD : c->left ? HTTP_CHUNK_DATA : HTTP_CHUNK_LINE;
+	case HTTP_CHUNK_DATA_CR:
+		return b == '\r' ? HTTP_CHUNK_DATA_LF : HTTP_CHUNK_BAD;
+	case HTTP_CHUNK_DATA_LF:
+		return b == '\n' ? HTTP_CHUNK_SIZE : HTTP_CHUNK_BAD;
 	default:
 		return trailer_step(c, b);
 	}
@@ -97,8 +95,8 @@ ssize_t http_chunks_walk(struct http_chunks *c, const char *p, size_t n,
 {
 	size_t i = 0;
 
-	while (i < n && c->state < DONE) {
-		if (c->state == DATA) {
+	while (i < n && c->state < HTTP_CHUNK_DONE) {
+		if (c->state == HTTP_CHUNK_DATA) {
 			size_t k = n - i < c->left ? n - i : (size_t)c->left;
 
 			if (data)
@@ -106,10 +104,10 @@ ssize_t http_chunks_walk(struct http_chunks *c, const char *p, size_t n,
 			i += k;
 			c->left -= k;
 			if (c->left == 0)
-				c->state = DATA_CR;
+				c->state = HTTP_CHUNK_DATA_CR;
 			continue;
 		}
 		c->state = (uint8_t)step(c, p[i++]);
 	}
-	return c->state == BAD ? -EBADMSG : (ssize_t)i;
+	return c->state == HTTP_CHUNK_BAD ? -EBADMSG : (ssize_t)i;
 }

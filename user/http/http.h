@@ -74,8 +74,24 @@ bool http_hop_by_hop(const struct http_head *h, struct str name);
 ssize_t http_path(struct str target, char *out, size_t cap);
 
 /* Walks chunked framing without touching a byte: forwards know where the body ends, observers where the data lies. */
+enum http_chunk {
+	HTTP_CHUNK_SIZE,
+	HTTP_CHUNK_EXT,
+	HTTP_CHUNK_SIZE_LF,
+	HTTP_CHUNK_DATA,
+	HTTP_CHUNK_DATA_CR,
+	HTTP_CHUNK_DATA_LF,
+	HTTP_CHUNK_LINE, /* a trailer's first byte, or the end's CR */
+	HTTP_CHUNK_NAME,
+	HTTP_CHUNK_VALUE,
+	HTTP_CHUNK_LINE_LF,
+	HTTP_CHUNK_END_LF,
+	HTTP_CHUNK_DONE,
+	HTTP_CHUNK_BAD
+};
+
 struct http_chunks {
-	uint8_t state;
+	uint8_t state; /* enum http_chunk: what the next byte is */
 	uint8_t digits;
 	uint16_t line;	  /* bytes of the current line (extension or trailer), bounded */
 	uint32_t trailer; /* bytes of the trailer section, bounded by HTTP_HEAD_MAX */
