@@ -162,7 +162,7 @@ struct datapath *datapath_open(const struct datapath_opts *o, char why[DATAPATH_
 	}
 	r = load(dp, mode_splices(o->mode));
 	if (!r)
-		r = attached_devices(PIN_DIR, &dp->ours, &dp->devices, &dp->ndevices);
+		r = devices_adopt(dp);
 	if (!r)
 		dp->kernel = true;
 	else if (!dp->why[0])
@@ -330,13 +330,22 @@ int datapath_set_mode(struct datapath *dp, const char *mode)
 	dp->why[0] = '\0';
 	r = load(dp, true);
 	if (!r && !dp->kernel) {
-		r = attached_devices(PIN_DIR, &dp->ours, &dp->devices, &dp->ndevices);
+		r = devices_adopt(dp);
 		dp->kernel = !r;
 	}
 	if (r)
 		return r;
 	r = listeners_reconcile(dp);
 	return r ? r : datapath_refresh(dp);
+}
+
+void datapath_drain(struct datapath *dp)
+{
+	struct splicer *sp = atomic_load(&dp->sp);
+
+	atomic_store(&dp->on, false);
+	if (sp)
+		atomic_store(&sp->yield_ring, true);
 }
 
 int datapath_set_pods(struct datapath *dp, const struct datapath_pod *pods, unsigned n)

@@ -32,6 +32,8 @@
  *	                          carrier_unbind(w, &r->pair, false, NULL) and relay the rest
  *	    KVS_ACTIVE and later  0: the pod's FIN; an event tells if that matters. Bytes belong to no answer: do
  *	                          not use U again
+ *	armed, C has closed:      carrier_look: from KVS_ENDED on the answer was complete, and its events follow;
+ *	                          before that it is an abort
  *	U's EPOLLHUP in ENDED is no failure: wait for DONE, then close U.
  *	the event callback:
  *	    CARRIER_ENDED         complete but for the client's acknowledgement. C may be written again; e->tail
@@ -100,6 +102,9 @@ const char *datapath_why(const struct datapath *dp);
 /* As datapath_opts.mode, at run time. From tc to relay or off: no new splices, those under way end as they would; the
  * programs stay until the next start, since connections that carried a splice need them. The other way: loads. */
 int datapath_set_mode(struct datapath *dp, const char *mode);
+
+/* No new splices, and another daemon may have the ring buffer: events of ours are found by looking from now on. */
+void datapath_drain(struct datapath *dp);
 
 /* Where clients connect in plain HTTP: TC prepares connections to these. Addresses as listened to; duplicates are fine.
  */

@@ -150,6 +150,7 @@ bool filter_find(const struct ours *ours, uint32_t ifindex, enum hook h, struct 
 
 /* --- devices.c --- */
 
+int devices_adopt(struct datapath *dp); /* those that a former daemon left */
 int devices_reconcile(struct datapath *dp);
 /* Do our programs run, as far as these counts tell? */
 bool device_watch(struct device *d, enum hook h, uint64_t packets, uint64_t seen);

@@ -194,6 +194,16 @@ int devices_reconcile(struct datapath *dp)
 	return r;
 }
 
+int devices_adopt(struct datapath *dp)
+{
+	int r = attached_devices(PIN_DIR, &dp->ours, &dp->devices, &dp->ndevices);
+
+	/* Why a former daemon attached to each is not known: clients may have come by it. */
+	for (unsigned i = 0; !r && i < dp->ndevices; i++)
+		dp->devices[i].client = true;
+	return r;
+}
+
 void describe_device(struct datapath *dp, struct jw *w, const struct device *d)
 {
 	static const char *const labels[] = {

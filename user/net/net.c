@@ -135,17 +135,30 @@ int net_listen(const struct net_addr *a, int backlog)
 	return fd;
 }
 
-int net_dial(const struct net_addr *a)
+int net_socket(const struct net_addr *a)
 {
 	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
-	int r;
 
 	if (fd < 0)
 		return -errno;
 	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	keep_alive(fd);
-	if (connect(fd, &a->sa, a->len) < 0 && errno != EINPROGRESS) {
-		r = -errno;
+	return fd;
+}
+
+int net_connect(int fd, const struct net_addr *a)
+{
+	return connect(fd, &a->sa, a->len) < 0 && errno != EINPROGRESS ? -errno : 0;
+}
+
+int net_dial(const struct net_addr *a)
+{
+	int fd = net_socket(a), r;
+
+	if (fd < 0)
+		return fd;
+	r = net_connect(fd, a);
+	if (r) {
 		close(fd);
 		return r;
 	}

@@ -37,6 +37,10 @@ int net_listen(const struct net_addr *a, int backlog);
 
 /* Start a connection with TCP_NODELAY: it is up, or has failed, at EPOLLOUT (net_error tells). */
 int net_dial(const struct net_addr *a);
+/* Its two halves, for those who have something to do in between. net_connect: 0 (also when it is under way); the socket
+ * stays the caller's. */
+int net_socket(const struct net_addr *a);
+int net_connect(int fd, const struct net_addr *a);
 int net_accept(int listener, struct net_addr *ret_peer); /* non-blocking, TCP_NODELAY; -EAGAIN when none waits */
 int net_error(int fd);					 /* SO_ERROR as a negative errno, 0 if none */
 

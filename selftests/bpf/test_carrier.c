@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The datapath from the outside: responses through a gateway on datapath.h, with client and pod in network namespaces
+ * of their own; what happens when the gateway dies, when it is upgraded, when events are lost, when its programs do not
+ * run any more; and that nothing is left behind. carrier_gateway.h is the gateway.
+ */
+#include "carrier_gateway.h"
+
+#include <fcntl.h>
+#include <linux/pkt_cls.h>
+#include <net/if.h>
+#include <sys/resource.h>
+
+#define ALL	7 /* framings */
+#define LENGTH	(1U << KVS_LENGTH)
+#define CHUNKED (1U << KVS_CHUNKED)
+#define CLOSE	(1U << KVS_UNTIL_CLOSE)
+
+static pid_t client_ns, pod_ns, gateways[2];
+
+static void ns_enter(pid_t pid)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
+	fd = open(path, O_RDONLY);
+	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
+		_exit(1);
+	close(fd);
+}
+
+static void *pod_thread(void *arg)
+{
+	pod_run((int)(intptr_t)arg);
+	return NULL;
+}
+
+/* A namespace behind a veth pair <dev>0, <dev>1, with the pods in it if <pods>. */
+static pid_t ns_make(const char *dev, const char *net, bool pods)
+{
+	int sv[2];
+	pid_t pid;
+	char c;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		signal(SIGPIPE, SIG_IGN);
+		if (unshare(CLONE_NEWNET) < 0 || write(sv[1], "n", 1) != 1 || read(sv[1], &c, 1) != 1)
+			_exit(1);
+		sh("ip link set lo up; ip link set %s1 up; ip addr add 10.9.%s.2/24 dev %s1; "
+		   "ip addr add fd00:9:%s::2/64 dev %s1 nodad",
+		   dev, net, dev, net, dev);
+		for (int i = 0; pods && i < PODS; i++)
+			thread_start(pod_thread, (void *)(intptr_t)(POD_PORT + i));
+		usleep(50000);
+		if (write(sv[1], "r", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(sv[1]);
+	assert_int_equal(read(sv[0], &c, 1), 1);
+	sh("ip link add %s0 type veth peer name %s1 netns %d && ip link set %s0 up && ip addr add 10.9.%s.1/24 dev %s0 "
+	   "&& "
+	   "ip addr add fd00:9:%s::1/64 dev %s0 nodad",
+	   dev, dev, (int)pid, dev, net, dev, net, dev);
+	assert_int_equal(write(sv[0], "g", 1), 1);
+	assert_int_equal(read(sv[0], &c, 1), 1);
+	close(sv[0]);
+	return pid;
+}
+
+static int setup(void **state)
+{
+	struct rlimit files = { 16384, 16384 };
+
+	env_enter();
+	if (env_missing)
+		return 0;
+	setrlimit(RLIMIT_NOFILE, &files);
+	signal(SIGPIPE, SIG_IGN);
+	pattern_make();
+	report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	gw = mmap(NULL, sizeof(*gw), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	sh("ip link set lo up");
+	client_ns = ns_make("kvc", "1", false);
+	pod_ns = ns_make("kvp", "2", true);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	if (env_missing)
+		return 0;
+	kill(client_ns, SIGKILL);
+	kill(pod_ns, SIGKILL);
+	waitpid(client_ns, NULL, 0);
+	waitpid(pod_ns, NULL, 0);
+	return 0;
+}
+
+/* --- steps --- */
+
+static void gateway_start(unsigned which, const struct datapath_opts *o)
+{
+	unsigned ready = gw->ready;
+
+	gateways[which] = fork();
+	if (!gateways[which]) {
+		gateway_run(o);
+		_exit(0);
+	}
+	for (unsigned ms = 0; gw->ready == ready && ms < 5000; ms += 5)
+		usleep(5000);
+	if (gw->ready == ready)
+		fail_msg("the gateway does not start");
+}
+
+static void gateway_kill(unsigned which)
+{
+	if (!gateways[which])
+		return;
+	kill(gateways[which], SIGKILL);
+	waitpid(gateways[which], NULL, 0);
+	gateways[which] = 0;
+}
+
+static int clean(void **state)
+{
+	struct buf out = { 0 }, err = { 0 };
+
+	if (env_missing)
+		return 0;
+	for (unsigned i = 0; i < 2; i++)
+		gateway_kill(i);
+	bpf_cmd_unload(&out, &err);
+	buf_free(&out);
+	buf_free(&err);
+	sh("for d in kvc0 kvp0; do tc qdisc del dev $d clsact 2>/dev/null; done; true");
+	memset(report, 0, sizeof(*report));
+	memset(gw, 0, sizeof(*gw));
+	return 0;
+}
+
+static pid_t job_start(const struct job *j)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		ns_enter(client_ns);
+		client_run(j);
+		_exit(0);
+	}
+	return pid;
+}
+
+static void job_wait(pid_t pid, unsigned seconds)
+{
+	for (unsigned ms = 0; ms < seconds * 1000; ms += 2) {
+		if (waitpid(pid, NULL, WNOHANG) == pid)
+			return;
+		usleep(2000);
+	}
+	sh(".output/bin/kvsteer bpf dump splices | grep -v state=0 >&2; .output/bin/kvsteer bpf dump rows >&2; true");
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	fail_msg("not finished after %u s: %u exact, %u wrong, %u cut, %u reset", seconds, report->exact, report->wrong,
+		 report->cut, report->reset);
+}
+
+static int map_open(const char *name)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), PINS "/maps/%s", name);
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		fail_msg("no map %s", name);
+	return fd;
+}
+
+static unsigned splices(uint8_t at_least, uint8_t at_most)
+{
+	int fd = map_open("kvs_splices");
+	unsigned n = 0;
+
+	for (uint32_t id = 1; id < KVS_MAX_SPLICES; id++) {
+		struct kvs_splice s;
+
+		if (bpf_map_lookup_elem_flags(fd, &id, &s, BPF_F_LOCK) == 0)
+			n += s.state >= at_least && s.state <= at_most;
+	}
+	close(fd);
+	return n;
+}
+
+/* Entries of connections; <open>: those alone that were not closed. */
+static unsigned conns(bool open)
+{
+	struct kvs_tuple key, *prev = NULL;
+	int fd = map_open("kvs_conns");
+	struct kvs_conn conn;
+	unsigned n = 0;
+
+	while (bpf_map_get_next_key(fd, prev, &key) == 0) {
+		prev = &key;
+		if (bpf_map_lookup_elem(fd, &key, &conn) == 0)
+			n += !open || !conn.closed_at || conn.splice;
+	}
+	close(fd);
+	return n;
+}
+
+#define wait_for(condition, ms)                                               \
+	do {                                                                  \
+		for (unsigned at_ = 0; !(condition) && at_ < (ms); at_ += 10) \
+			usleep(10000);                                        \
+		assert_true(condition);                                       \
+	} while (0)
+
+static void all_exact(const struct job *j)
+{
+	unsigned want = j->streams * j->requests;
+
+	if (report->exact != want || report->wrong || report->cut || report->reset)
+		fail_msg("%u exact of %u, %u wrong, %u cut, %u reset; spliced %u, relayed %u", report->exact, want,
+			 report->wrong, report->cut, report->reset, report->spliced, report->relayed);
+}
+
+static const struct datapath_opts tc = { .mode = "tc" };
+
+static bool attached(const char *dev)
+{
+	uint64_t *v = calloc((size_t)libbpf_num_possible_cpus(), sizeof(struct kvs_device_counts));
+	uint32_t ifindex = if_nametoindex(dev);
+	int fd = map_open("kvs_devices");
+	bool is = bpf_map_lookup_elem(fd, &ifindex, v) == 0;
+
+	close(fd);
+	free(v);
+	return is;
+}
+
+/* A client has come by its device, so that the next gateway finds the programs there. */
+static void warm(const struct datapath_opts *o)
+{
+	struct job j = {
+		.family = AF_INET, .streams = 1, .requests = 1, .framings = LENGTH, .size = 100, .chunk = 100
+	};
+
+	gateway_start(1, o);
+	job_wait(job_start(&j), 10);
+	wait_for(attached("kvc0"), 2000);
+	usleep(300000); /* the entry comes first, the programs next */
+	gateway_kill(1);
+	memset(report, 0, sizeof(*report));
+	memset(gw, 0, sizeof(*gw));
+}
+
+/* --- */
+
+static void through_the_splice(int family, const struct datapath_opts *o)
+{
+	struct job j = { .family = family,
+			 .streams = 8,
+			 .requests = 6,
+			 .framings = ALL,
+			 .size = 20000,
+			 .chunk = 250,
+			 .gap_us = 300 };
+
+	warm(o);
+	gateway_start(0, o);
+	job_wait(job_start(&j), 30);
+	all_exact(&j);
+	wait_for(!gw->open, 3000);
+	assert_int_equal(gw->whys[CARRIER_WHY_OK], gw->bound);
+	assert_int_equal(gw->bound, 48);
+	assert_true(report->spliced >= 40);
+	assert_int_equal(gw->events[CARRIER_ENDED], report->spliced);
+	assert_true(gw->tails >= report->spliced);
+	assert_int_equal(gw->bad_tails, 0);
+	assert_int_equal(gw->unbound_busy, 0);
+	assert_int_equal(splices(KVS_RELAY, KVS_DONE), 0);
+	assert_int_equal(conns(true), 0);
+}
+
+static void every_framing_is_spliced_ipv4(void **state)
+{
+	need_env();
+	through_the_splice(AF_INET, &tc);
+}
+
+static void every_framing_is_spliced_ipv6(void **state)
+{
+	need_env();
+	through_the_splice(AF_INET6, &tc);
+}
+
+static void clsact_does_as_well(void **state)
+{
+	static const struct datapath_opts o = { .mode = "tc", .attach = DATAPATH_CLSACT };
+
+	need_env();
+	through_the_splice(AF_INET, &o);
+}
+
+static void in_relay_mode_no_splice_program_is_loaded(void **state)
+{
+	static const struct datapath_opts o = { .mode = "relay" };
+	struct job j = { .family = AF_INET, .streams = 2, .requests = 3, .framings = ALL, .size = 5000, .chunk = 250 };
+
+	need_env();
+	gateway_start(0, &o);
+	job_wait(job_start(&j), 20);
+	all_exact(&j);
+	assert_int_equal(gw->whys[CARRIER_WHY_OFF], 6);
+	assert_int_not_equal(access(PINS "/progs/kvs_ingress", F_OK), 0);
+	assert_int_equal(access(PINS "/progs/kvs_pod_ingress", F_OK), 0);
+	assert_int_not_equal(access(PINS "/maps/kvs_splices", F_OK), 0);
+}
+
+static void a_client_s_device_is_found_when_a_client_comes_by_it(void **state)
+{
+	struct job j = { .family = AF_INET,
+			 .streams = 1,
+			 .requests = 2,
+			 .framings = CHUNKED,
+			 .size = 5000,
+			 .chunk = 250,
+			 .gap_us = 300 };
+
+	need_env();
+	gateway_start(0, &tc); /* there is no default route: kvc0 is nobody's yet */
+	assert_int_not_equal(access(link_pin(if_nametoindex("kvc0"), "ingress"), F_OK), 0);
+	job_wait(job_start(&j), 20);
+	all_exact(&j);
+	assert_int_equal(gw->whys[CARRIER_WHY_NO_HANDSHAKE], 2);
+	wait_for(access(link_pin(if_nametoindex("kvc0"), "ingress"), F_OK) == 0, 2000);
+	j.requests = 3;
+	memset(report, 0, sizeof(*report));
+	job_wait(job_start(&j), 20);
+	all_exact(&j);
+	assert_int_equal(gw->whys[CARRIER_WHY_OK], 3);
+	assert_int_equal(report->spliced, 3);
+}
+
+/* Streams that are under way when the gateway dies. */
+static void killed(unsigned framings, unsigned streams)
+{
+	struct job j = { .family = AF_INET,
+			 .streams = streams,
+			 .requests = 1,
+			 .framings = framings,
+			 .size = 250 * 1000,
+			 .chunk = 250,
+			 .gap_us = 5000 };
+	pid_t job;
+
+	gateway_start(0, &tc);
+	job = job_start(&j);
+	wait_for(splices(KVS_ACTIVE, KVS_ACTIVE) == streams, 10000);
+	gateway_kill(0);
+	gateway_start(0, &tc);
+	wait_for(splices(KVS_ACTIVE, KVS_ACTIVE) == streams, 1); /* they go on */
+	job_wait(job, 30);
+	all_exact(&j);
+	assert_int_equal(report->closed, streams);
+	/* The new one has collected what the old one had. */
+	wait_for(splices(KVS_RELAY, KVS_DONE) == 0, 5000);
+	wait_for(conns(true) == 0, 10000);
+}
+
+static void streams_survive_the_daemon_and_the_next_one_collects_them(void **state)
+{
+	need_env();
+	warm(&tc);
+	killed(ALL, 24);
+}
+
+static void a_daemon_in_relay_mode_lets_orphans_end(void **state)
+{
+	static const struct datapath_opts o = { .mode = "relay" };
+	struct job j = { .family = AF_INET,
+			 .streams = 4,
+			 .requests = 1,
+			 .framings = CHUNKED,
+			 .size = 50000,
+			 .chunk = 250,
+			 .gap_us = 5000 };
+	pid_t job;
+
+	need_env();
+	warm(&tc);
+	gateway_start(0, &tc);
+	job = job_start(&j);
+	wait_for(splices(KVS_ACTIVE, KVS_ACTIVE) == 4, 10000);
+	gateway_kill(0);
+	gateway_start(0, &o);
+	job_wait(job, 30);
+	all_exact(&j);
+	wait_for(splices(KVS_RELAY, KVS_DONE) == 0, 5000);
+}
+
+static void two_daemons_share_the_pins_while_one_drains(void **state)
+{
+	struct job j = { .family = AF_INET,
+			 .streams = 12,
+			 .requests = 1,
+			 .framings = ALL,
+			 .size = 50000,
+			 .chunk = 250,
+			 .gap_us = 4000 };
+	struct job k = { .family = AF_INET,
+			 .streams = 12,
+			 .requests = 4,
+			 .framings = ALL,
+			 .size = 20000,
+			 .chunk = 250,
+			 .gap_us = 300 };
+	pid_t a, b;
+
+	need_env();
+	warm(&tc);
+	gateway_start(0, &tc);
+	a = job_start(&j);
+	wait_for(splices(KVS_ACTIVE, KVS_ACTIVE) == 12, 10000);
+	gateway_start(1, &tc); /* listens beside it, without the ring: it has to look */
+	b = job_start(&k);
+	job_wait(b, 30);
+	job_wait(a, 30);
+	if (report->exact != 60 || report->wrong + report->cut + report->reset)
+		fail_msg("%u exact of 60, %u wrong, %u cut, %u reset", report->exact, report->wrong, report->cut,
+			 report->reset);
+	wait_for(!gw->open, 3000);
+	assert_int_equal(gw->bad_tails, 0);
+	if (gw->events[CARRIER_ENDED] != report->spliced)
+		fail_msg("%u ended, %u done, %u stalled, %u gone, of %u spliced, %u relayed", gw->events[CARRIER_ENDED],
+			 gw->events[CARRIER_DONE], gw->events[CARRIER_STALLED], gw->events[CARRIER_GONE],
+			 report->spliced, report->relayed);
+	assert_true(report->spliced >= 50);
+	assert_int_equal(splices(KVS_RELAY, KVS_DONE), 0);
+}
+
+static void an_orphan_can_be_killed_without_a_daemon(void **state)
+{
+	struct job j = { .family = AF_INET,
+			 .streams = 2,
+			 .requests = 1,
+			 .framings = CHUNKED,
+			 .size = 1000000,
+			 .chunk = 250,
+			 .gap_us = 5000 };
+	struct buf err = { 0 };
+	pid_t job;
+
+	need_env();
+	warm(&tc);
+	gateway_start(0, &tc);
+	job = job_start(&j);
+	wait_for(splices(KVS_ACTIVE, KVS_ACTIVE) == 2, 10000);
+	gateway_kill(0);
+	for (uint32_t id = 1; id < KVS_MAX_SPLICES; id++)
+		flow_kill(NULL, id, &err);
+	buf_free(&err);
+	assert_int_equal(splices(KVS_RELAY, KVS_DONE), 0);
+	job_wait(job, 10);
+	assert_int_equal(report->reset, 2);
+	wait_for(!report->pod_open, 5000);
+}
+
+/* Another owner's program, which ends the chain before ours, put on by clsact and by tcx alike. */
+static void programs_that_stop_running_break_the_splice_visibly(void **state)
+{
+	LIBBPF_OPTS(bpf_link_create_opts, first, .flags = 1U << 3);
+	const struct bpf_insn code[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = TC_ACT_OK },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	struct job j = { .family = AF_INET,
+			 .streams = 2,
+			 .requests = 1,
+			 .framings = CHUNKED,
+			 .size = 1000000,
+			 .chunk = 250,
+			 .gap_us = 2000 };
+	int fd, link;
+	pid_t job;
+
+	need_env();
+	warm(&tc);
+	gateway_start(0, &tc);
+	job = job_start(&j);
+	wait_for(splices(KVS_ACTIVE, KVS_ACTIVE) == 2, 10000);
+	fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "ends_it", "GPL", code, 2, NULL);
+	link = bpf_link_create(fd, (int)if_nametoindex("kvp0"), (enum bpf_attach_type)46, &first);
+	assert_true(link >= 0);
+	wait_for(gw->events[CARRIER_NOT_SERVED] == 2, 10000);
+	job_wait(job, 10);
+	assert_int_equal(report->reset, 2);
+	assert_int_equal(splices(KVS_RELAY, KVS_DONE), 0);
+	close(link);
+	close(fd);
+}
+
+static void a_stopped_client_is_told_as_stalled(void **state)
+{
+	static const struct datapath_opts o = { .mode = "tc", .stall_ns = 2 * NS_PER_S };
+	struct job j = { .family = AF_INET,
+			 .streams = 1,
+			 .requests = 1,
+			 .framings = LENGTH,
+			 .size = 64 << 20,
+			 .chunk = 60000,
+			 .stop_ms = 20000 };
+	pid_t job;
+
+	need_env();
+	warm(&o);
+	gateway_start(0, &o);
+	job = job_start(&j);
+	wait_for(gw->events[CARRIER_STALLED] == 1 || report->relayed, 15000);
+	kill(job, SIGKILL);
+	waitpid(job, NULL, 0);
+	assert_int_equal(gw->events[CARRIER_STALLED], 1);
+}
+
+static void nothing_is_left_of_a_thousand_connections(void **state)
+{
+	struct job j = { .family = AF_INET,
+			 .streams = 250,
+			 .requests = 1,
+			 .framings = CLOSE,
+			 .size = 600,
+			 .chunk = 200,
+			 .gap_us = 500 };
+
+	need_env();
+	warm(&tc);
+	gateway_start(0, &tc);
+	for (unsigned i = 0; i < 4; i++)
+		job_wait(job_start(&j), 30);
+	assert_int_equal(report->exact, 1000);
+	wait_for(!gw->open, 3000);
+	assert_int_equal(splices(KVS_RELAY, KVS_DONE), 0);
+	assert_int_equal(conns(true), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_teardown(a_client_s_device_is_found_when_a_client_comes_by_it, clean),
+		cmocka_unit_test_teardown(every_framing_is_spliced_ipv4, clean),
+		cmocka_unit_test_teardown(every_framing_is_spliced_ipv6, clean),
+		cmocka_unit_test_teardown(clsact_does_as_well, clean),
+		cmocka_unit_test_teardown(in_relay_mode_no_splice_program_is_loaded, clean),
+		cmocka_unit_test_teardown(streams_survive_the_daemon_and_the_next_one_collects_them, clean),
+		cmocka_unit_test_teardown(a_daemon_in_relay_mode_lets_orphans_end, clean),
+		cmocka_unit_test_teardown(two_daemons_share_the_pins_while_one_drains, clean),
+		cmocka_unit_test_teardown(an_orphan_can_be_killed_without_a_daemon, clean),
+		cmocka_unit_test_teardown(programs_that_stop_running_break_the_splice_visibly, clean),
+		cmocka_unit_test_teardown(a_stopped_client_is_told_as_stalled, clean),
+		cmocka_unit_test_teardown(nothing_is_left_of_a_thousand_connections, clean),
+	};
+
+	if (getenv("ONLY"))
+		cmocka_set_test_filter(getenv("ONLY"));
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
