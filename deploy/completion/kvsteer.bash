@@ -21,7 +21,7 @@ _kvsteer()
 	-*) object=-; verb=; words='--control --json --model --lines --rst --set --help --version' ;;
 	esac
 	case $object/$verb in
-	/) words='status pod decision index config bpf reload drain version completion' ;;
+	/) words='status pod decision index config flow bpf reload drain version completion' ;;
 	pod/) words='list show drain undrain' ;;
 	pod/show) words=$(kvsteer pod list 2>/dev/null | awk 'NR > 1 && $1 !~ /:$/ { print $1 }') ;;
 	pod/drain) words=$(kvsteer pod list 2>/dev/null | awk 'NR > 1 && $1 !~ /:$/ { print $1 }') ;;
@@ -31,6 +31,9 @@ _kvsteer()
 	index/lookup) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
 	config/) words='show check defaults' ;;
 	config/check) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+	flow/) words='list show kill' ;;
+	flow/show) words=$(kvsteer flow list 2>/dev/null | awk 'NR > 1 { print $1 }') ;;
+	flow/kill) words=$(kvsteer flow list 2>/dev/null | awk 'NR > 1 { print $1 }') ;;
 	bpf/) words='show dump unload' ;;
 	completion/) words='bash' ;;
 	esac

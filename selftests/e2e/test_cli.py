@@ -29,8 +29,8 @@ def out(g, *args, code=OK, **kw):
     return r.stdout if code == OK else r.stderr
 
 
-def js(g, *args, code=OK):
-    r = run(g, "-j", *args)
+def js(g, *args, code=OK, **kw):
+    r = run(g, "-j", *args, **kw)
     need(r.returncode == code and not r.stderr, "kvsteer -j %s: exit %d: %s%s" % (" ".join(args), r.returncode, r.stdout, r.stderr))
     t = r.stdout
     need(t.count("\n") == 1, "kvsteer -j %s: %d lines" % (" ".join(args), t.count("\n")))
@@ -214,11 +214,19 @@ def test_the_kernels_part_is_shown_with_the_daemon_down(w):
         raise Skip("; ".join(v["warnings"]))
     until(lambda: "kvs_pods" in run(None, "bpf", "show").stdout, "the maps are pinned")
     s = out(None, "bpf", "show")
-    for word in ("kvs_pod_egress", "kvs_pod_ingress", "kvs_pods", "kvs_meta"):
+    for word in ("kvs_egress", "kvs_ingress", "kvs_arm", "kvs_pods", "kvs_splices", "kvs_meta"):
         need(word in s, "%s is not shown: %s" % (word, s))
     v = js(None, "bpf", "show")
     need("kvs_pods" in json.dumps(v), "%s" % v)
+    need(js(None, "flow", "list", control=w.path("c.sock")) == [], "flows of nobody")
+    e = out(None, "flow", "kill", "7", control=w.path("c.sock"), code=NOT_FOUND)
+    need("no splice 7" in e, e)
+    out(None, "flow", "show", "zero", control=w.path("c.sock"), code=USAGE)
     g.stop(signal.SIGKILL)
+    need(js(None, "flow", "list", control=w.path("c.sock")) == [] and "STATE" in out(None, "flow", "list", control=w.path("c.sock")), "from the pins")
+    e = out(None, "flow", "show", "7", control=w.path("c.sock"), code=NOT_FOUND)
+    need("no splice 7" in e, e)
+    need("redirected" in out(None, "bpf", "dump", "rows"), "the rows")
     need("kvs_pods" in out(None, "bpf", "show"), "with the daemon down nothing is shown")
     need(str(pod.port) in out(None, "bpf", "dump", "kvs_pods") and str(pod.port) in json.dumps(js(None, "bpf", "dump", "kvs_pods")), "the map's entry")
     out(None, "bpf", "dump", "kvs_nothing", code=NOT_FOUND)

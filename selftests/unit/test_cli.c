@@ -47,6 +47,11 @@ static const struct {
 	{ "decision.show", DECISION },
 	{ "index.stats", "{\"nodes\":12,\"max_bytes\":536870912}" },
 	{ "config.show", "{\"yaml\":\"workers: 2\\n\"}" },
+	{ "flow.list",
+	  "[{\"id\":7,\"state\":\"active\",\"owner\":\"this\",\"client\":\"10.0.0.9:5000\",\"pod\":\"10.0.0.1:8000\","
+	  "\"age_s\":12.5,\"idle_s\":0.25,\"bytes\":4096,\"flags\":[\"end_known\"]}]" },
+	{ "flow.show", "{\"id\":7,\"state\":\"active\",\"flags\":[]}" },
+	{ "flow.kill", "{\"id\":7,\"client\":\"10.0.0.9:5000\",\"pod\":\"10.0.0.1:8000\"}" },
 	{ "reload", "{\"changed\":[\"workers\",\"log.level\"]}" },
 	{ "drain", "{}" },
 };
@@ -56,7 +61,7 @@ static struct {
 	struct loop *loop;
 	struct ctl *ctl;
 	pthread_t thread;
-	struct ctl_cmd cmds[16];
+	struct ctl_cmd cmds[24];
 	unsigned n;
 } d;
 
@@ -248,6 +253,13 @@ static void each_verb_prints_what_the_daemon_says(void **state)
 		{ "-j decision tail -n 2", 1, DECISION "\n" DECISION "\n",
 		  "{\"code\":\"failed\",\"error\":\"that was all\"}\n" },
 		{ "-j decision show r-1", 0, DECISION "\n", "" },
+		{ "flow", 0,
+		  "ID  STATE   OWNER  CLIENT         POD             AGE  IDLE  BYTES  FLAGS\n"
+		  " 7  active  this   10.0.0.9:5000  10.0.0.1:8000  12.5  0.25   4096  end_known\n",
+		  "" },
+		{ "flow show 7", 0, "id     7\nstate  active\nflags  -\n", "" },
+		{ "flow show 0", 2, "", "kvsteer: \"0\" is no splice's number; `kvsteer flow list` shows them\n" },
+		{ "flow kill 7", 0, "splice 7 is being ended: 10.0.0.9:5000 and 10.0.0.1:8000 get a reset\n", "" },
 		{ "index", 0, "nodes      12\nmax bytes  536870912\n", "" },
 		{ "index lookup hello", 0, "POD  TOKENS  BLOCKS  BYTES  EXACT\np         5       1      5  yes\n", "" },
 		{ "index lookup -m gpt hello", 0,
@@ -282,7 +294,7 @@ static void wrong_usage_is_told_in_one_line_with_code_2(void **state)
 	} rows[] = {
 		{ "", "kvsteer: no object given; kvsteer --help tells what there is\n" },
 		{ "pots",
-		  "kvsteer: \"pots\" is no object; there are: status, pod, decision, index, config, bpf, reload, "
+		  "kvsteer: \"pots\" is no object; there are: status, pod, decision, index, config, flow, bpf, reload, "
 		  "drain, version, completion\n" },
 		{ "d", "kvsteer: \"d\" could be decision, drain\n" },
 		{ "pod s 1 2", "kvsteer: usage: kvsteer pod show POD\n" },

@@ -104,6 +104,19 @@ static void sync_datapath(struct agent *a)
 	datapath_set_pods(a->datapath, pods, n); /* what it could not do is in datapath_why */
 }
 
+/* TC prepares connections to these for splicing. TLS is not among them, since it ends in user space. */
+static void tell_listeners(struct agent *a)
+{
+	struct net_addr *addrs = calloc(a->cfg->nlisteners, sizeof(*addrs));
+	unsigned n = 0;
+
+	for (unsigned i = 0; addrs && i < a->cfg->nlisteners; i++)
+		n += net_addr_parse(str_of(a->cfg->listeners[i].address), &addrs[n]) == 0;
+	if (addrs)
+		datapath_set_listeners(a->datapath, addrs, n);
+	free(addrs);
+}
+
 static void discovered(void *arg, unsigned pool, const char *source, const struct pod_spec *specs, unsigned n)
 {
 	struct agent *a = arg;
@@ -221,13 +234,16 @@ static int start_sources(struct agent *a)
 	a->scrape = scrape_start(a->loop, a->cfg, &a->stats[a->workers], (struct scrape_sink){ pod_changed, a });
 	if (!a->scrape)
 		return -errno;
-	a->datapath = datapath_open(
-		&(struct datapath_opts){ .mode = a->cfg->datapath_mode, .devices = a->cfg->datapath_devices },
-		a->datapath_why);
+	a->datapath = datapath_open(&(struct datapath_opts){ .mode = a->cfg->datapath_mode,
+							     .devices = a->cfg->datapath_devices,
+							     .stall_ns = a->cfg->pools[0].client_idle },
+				    a->datapath_why);
 	if (!a->datapath)
 		return -errno;
 	if (a->datapath_why[0])
-		log_info("the kernel takes no part", "why", a->datapath_why);
+		log_info(datapath_kernel(a->datapath) ? "the kernel takes part, but" : "the kernel takes no part",
+			 "why", a->datapath_why);
+	tell_listeners(a);
 	a->discovery = discovery_start(
 		a->loop, a->cfg, (struct discovery_sink){ .set = discovered, .problem = discovery_problem, .arg = a });
 	if (!a->discovery)
@@ -354,6 +370,7 @@ void agent_drain(struct agent *a)
 	a->drain_until = time_mono() + a->cfg->drain_timeout;
 	log_info("draining", "address", a->cfg->listeners[0].address);
 	notify_systemd("STOPPING=1");
+	datapath_drain(a->datapath);
 	proxy_drain(a->proxy);
 	loop_timer_set(a->loop, &a->tick, loop_now(a->loop) + NS_PER_S / 20);
 }

@@ -125,6 +125,33 @@ static void write_names(struct jw *w, const char *key, const char *names)
 	jw_end_arr(w);
 }
 
+/* Upper bound of the bucket in which the <q>-th part of all lies, in seconds; NAN: nothing was counted. */
+static double quantile(const struct kvs_times *t, double q)
+{
+	uint64_t all = 0, upto = 0;
+
+	for (unsigned i = 0; i < KVS_TIME_BUCKETS; i++)
+		all += t->count[i];
+	for (unsigned i = 0; i < KVS_TIME_BUCKETS && all; i++) {
+		upto += t->count[i];
+		if ((double)upto >= q * (double)all)
+			return (double)(UINT64_C(1) << i) * 1e-6;
+	}
+	return NAN;
+}
+
+/* As the kernel saw it, of answers that were spliced. */
+static void write_times(struct agent *a, const struct pod *p, struct jw *w)
+{
+	struct kvs_pod_times t = { 0 };
+
+	datapath_times(a->datapath, &p->spec.addr, &t);
+	jw_knum(w, "spliced_ttft_p50_s", quantile(&t.ttft, 0.5));
+	jw_knum(w, "spliced_ttft_p99_s", quantile(&t.ttft, 0.99));
+	jw_knum(w, "spliced_gap_p50_s", quantile(&t.gap, 0.5));
+	jw_knum(w, "spliced_gap_p99_s", quantile(&t.gap, 0.99));
+}
+
 static void write_details(struct agent *a, struct pod *p, struct jw *w)
 {
 	uint64_t blocks, guessed;
@@ -154,6 +181,7 @@ static void write_details(struct agent *a, struct pod *p, struct jw *w)
 	jw_ku64(w, "ejections", atomic_load(&p->ejections));
 	jw_ku64(w, "garbage", atomic_load(&p->garbage));
 	jw_ku64(w, "speculative", guessed);
+	write_times(a, p, w);
 }
 
 static enum ctl_code pod_list(void *arg, json_t *args, struct jw *w, struct buf *err, struct ctl_conn *c)
@@ -309,7 +337,7 @@ static enum ctl_code status(void *arg, json_t *args, struct jw *w, struct buf *e
 	jw_key(w, "datapath");
 	jw_obj(w);
 	jw_kstr(w, "mode", a->cfg->datapath_mode);
-	jw_kstr(w, "carrier", "relay");
+	jw_kstr(w, "carrier", datapath_carrier(a->datapath));
 	jw_kbool(w, "kernel", datapath_kernel(a->datapath));
 	jw_end_obj(w);
 	jw_key(w, "pods");
@@ -560,6 +588,66 @@ static enum ctl_code decision_tail(void *arg, json_t *args, struct jw *w, struct
 	return CTL_OK;
 }
 
+/* --- splices --- */
+
+static enum ctl_code flow_code(int r)
+{
+	return r == 0 ? CTL_OK : r == -ENOENT ? CTL_NOT_FOUND : CTL_FAILED;
+}
+
+static void trim(struct buf *err)
+{
+	while (buf_len(err) && buf_data(err)[buf_len(err) - 1] == '\n')
+		err->len--;
+}
+
+static enum ctl_code list_flows(void *arg, json_t *args, struct jw *w, struct buf *err, struct ctl_conn *c)
+{
+	struct agent *a = arg;
+	enum ctl_code code = flow_code(flow_list(a->datapath, w, err));
+
+	trim(err);
+	return code;
+}
+
+static uint32_t flow_id(json_t *args, struct buf *err)
+{
+	json_int_t id = json_integer_value(json_object_get(args, "id"));
+
+	if (id > 0 && id <= UINT32_MAX)
+		return (uint32_t)id;
+	buf_puts(err, "\"id\" is missing: a splice's number as `kvsteer flow list` shows it");
+	return 0;
+}
+
+static enum ctl_code show_flow(void *arg, json_t *args, struct jw *w, struct buf *err, struct ctl_conn *c)
+{
+	uint32_t id = flow_id(args, err);
+	enum ctl_code code;
+
+	if (!id)
+		return CTL_USAGE;
+	code = flow_code(flow_show(((struct agent *)arg)->datapath, id, w, err));
+	trim(err);
+	return code;
+}
+
+/* One of ours is ended by its worker, an orphan here. The answer is how it was. */
+static enum ctl_code kill_flow(void *arg, json_t *args, struct jw *w, struct buf *err, struct ctl_conn *c)
+{
+	struct agent *a = arg;
+	uint32_t id = flow_id(args, err);
+	int r;
+
+	if (!id)
+		return CTL_USAGE;
+	r = flow_show(a->datapath, id, w, err);
+	if (!r && carrier_kill(a->datapath, id))
+		r = flow_kill(a->datapath, id, err);
+	trim(err);
+	return flow_code(r);
+}
+
 const struct ctl_cmd agent_commands[] = {
 	{ "status", status },
 	{ "pod.list", pod_list },
@@ -571,6 +659,9 @@ const struct ctl_cmd agent_commands[] = {
 	{ "index.stats", show_index_stats },
 	{ "index.lookup", index_lookup },
 	{ "config.show", config_show },
+	{ "flow.list", list_flows },
+	{ "flow.show", show_flow },
+	{ "flow.kill", kill_flow },
 	{ "reload", reload },
 	{ "drain", drain },
 };

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * What the admin address shows: /metrics, /healthz, /readyz.
  */
+#include <inttypes.h>
 #include <math.h>
+#include <stddef.h>
 
 #include "agent/agent.h"
 #include "base/time.h"
@@ -93,6 +95,34 @@ static double pod_blocks(struct agent *a, struct pod *p)
 	return (double)all;
 }
 
+/* The kernel's histograms of splices, a pod's each. Every second bucket from 64 µs to 67 s: the scheduler reads all. */
+static void pod_times(struct agent *a, struct buf *b, const char *name, const char *help, size_t at)
+{
+	buf_printf(b, "# HELP kvsteer_%s %s\n# TYPE kvsteer_%s histogram\n", name, help, name);
+	list_for_each (it, endpoints_pods(a->endpoints)) {
+		struct pod *p = container_of(it, struct pod, link);
+		const char *pool = a->cfg->pools[p->pool].name;
+		struct kvs_pod_times times;
+		const struct kvs_times *t = (const void *)((const char *)&times + at);
+		uint64_t upto = 0;
+
+		if (datapath_times(a->datapath, &p->spec.addr, &times))
+			continue;
+		for (unsigned i = 0; i < KVS_TIME_BUCKETS; i++) {
+			upto += t->count[i];
+			if (i >= 6 && i <= 26 && i % 2 == 0)
+				buf_printf(b, "kvsteer_%s_bucket{pod=\"%s\",pool=\"%s\",le=\"%.9g\"} %" PRIu64 "\n",
+					   name, p->name, pool, (double)(UINT64_C(1) << i) * 1e-6, upto);
+		}
+		buf_printf(b,
+			   "kvsteer_%s_bucket{pod=\"%s\",pool=\"%s\",le=\"+Inf\"} %" PRIu64
+			   "\nkvsteer_%s_sum{pod=\"%s\",pool=\"%s\"} %.9f\n"
+			   "kvsteer_%s_count{pod=\"%s\",pool=\"%s\"} %" PRIu64 "\n",
+			   name, p->name, pool, upto, name, p->name, pool, (double)t->sum_ns * 1e-9, name, p->name,
+			   pool, upto);
+	}
+}
+
 static int metrics_page(void *arg, struct str path, struct buf *b, const char **ret_type)
 {
 	struct agent *a = arg;
@@ -123,6 +153,11 @@ static int metrics_page(void *arg, struct str path, struct buf *b, const char **
 	per_pod(a, b, "pod_ejections_total", "counter", "Times the pod was ejected", pod_ejections);
 	per_pod(a, b, "prefix_predicted_tokens_total", "counter", "Cached tokens predicted", pod_predicted);
 	per_pod(a, b, "prefix_reported_tokens_total", "counter", "Cached tokens that engines reported", pod_reported);
+	pod_times(a, b, "pod_splice_ttft_seconds", "Dispatch to the body's first byte, of spliced answers",
+		  offsetof(struct kvs_pod_times, ttft));
+	pod_times(a, b, "pod_splice_gap_seconds", "Between segments with new bytes, of spliced answers",
+		  offsetof(struct kvs_pod_times, gap));
+	datapath_metrics(a->datapath, b);
 	return 200;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Rereading the configuration. What a running gateway can take over is taken over: the static pods and the log's level.
- * Of everything else the report says that it waits for a restart, which breaks no stream: a new kvsteerd listens beside
- * the old one, and the old one drains.
+ * Rereading the configuration. What a running gateway can take over is taken over: the static pods, the datapath's mode
+ * and the log's level. Of everything else the report says that it waits for a restart, which breaks no stream: a new
+ * kvsteerd listens beside the old one, and the old one drains.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -47,6 +47,17 @@ static int reset_static(struct agent *a, const struct config *next)
 	return 0;
 }
 
+static void switch_datapath(struct agent *a, struct config *next)
+{
+	char *was = a->cfg->datapath_mode;
+
+	if (datapath_set_mode(a->datapath, next->datapath_mode))
+		log_warn("the datapath cannot be switched", "mode", next->datapath_mode, "why",
+			 datapath_why(a->datapath));
+	a->cfg->datapath_mode = next->datapath_mode;
+	next->datapath_mode = was;
+}
+
 int agent_reload(struct agent *a, struct buf *report)
 {
 	struct report r = { report };
@@ -67,6 +78,8 @@ int agent_reload(struct agent *a, struct buf *report)
 		return -EINVAL;
 	}
 	config_diff(a->cfg, next, changed, &r);
+	if (strcmp(a->cfg->datapath_mode, next->datapath_mode) != 0)
+		switch_datapath(a, next);
 	e = reset_static(a, next);
 	loop_defer(a->loop, &a->publish);
 	config_free(next);

@@ -34,7 +34,7 @@ struct verb {
 	const char *doc;
 	unsigned flags;	      /* enum cli_flag: options that it takes */
 	unsigned min, max;    /* arguments */
-	const char *complete; /* what its argument is: "pod", "file", a word, NULL */
+	const char *complete; /* what its argument is: "pod", "flow", "file", a word, NULL */
 	int (*run)(struct cli *c, int argc, char **argv);
 };
 
@@ -47,7 +47,7 @@ struct object {
 #define OBJECT_VERBS(v) .n = sizeof(v) / sizeof((v)[0]), .verbs = (v)
 
 extern const struct object object_status, object_pod, object_decision, object_index, object_config, object_bpf,
-	object_reload, object_drain, object_version, object_completion;
+	object_flow, object_reload, object_drain, object_version, object_completion;
 extern const struct object *const cli_objects[]; /* ends with NULL */
 
 /* Say what is wrong and return <code>. */

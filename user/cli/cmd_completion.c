@@ -52,6 +52,8 @@ static void put_verbs(const struct object *o)
 		printf("\t%s/%s) ", o->name, v->name);
 		if (strcmp(v->complete, "file") == 0)
 			puts("mapfile -t COMPREPLY < <(compgen -f -- \"$cur\"); return ;;");
+		else if (strcmp(v->complete, "flow") == 0)
+			puts("words=$(kvsteer flow list 2>/dev/null | awk 'NR > 1 { print $1 }') ;;");
 		else
 			puts("words=$(kvsteer pod list 2>/dev/null | awk 'NR > 1 && $1 !~ /:$/ { print $1 }') ;;");
 	}

@@ -8,10 +8,9 @@
 
 #define CONTROL_DEFAULT "/run/kvsteer/kvsteer.sock"
 
-const struct object *const cli_objects[] = {
-	&object_status, &object_pod,	 &object_decision,   &object_index, &object_config, &object_bpf, &object_reload,
-	&object_drain,	&object_version, &object_completion, NULL
-};
+const struct object *const cli_objects[] = { &object_status, &object_pod,     &object_decision,	  &object_index,
+					     &object_config, &object_flow,    &object_bpf,	  &object_reload,
+					     &object_drain,  &object_version, &object_completion, NULL };
 
 static const struct {
 	const char *option, *doc;

@@ -147,8 +147,8 @@ static const struct option root_options[] = {
 	{ "pools", OPT_LIST, OFF(config, pools), OFF(config, npools), .list = &section_pool,
 	  .doc = "Pods that serve the same models. At least one pool is needed." },
 	{ "datapath.mode", OPT_ENUM, OFF(config, datapath_mode), .def = "auto", .allowed = "auto|tc|skmsg|relay|off",
-	  .restart = true,
-	  .doc = "What carries the tokens. auto takes the best that the host can; relay and off stay in user space." },
+	  .doc = "What carries the tokens. auto takes the best that the host can; relay only counts in the kernel, off "
+		 "does nothing there." },
 	{ "datapath.devices", OPT_STRING, OFF(config, datapath_devices), .def = "auto", .ok = ok_devices,
 	  .allowed = "auto or DEV[,DEV…]", .restart = true,
 	  .doc = "Network devices to attach to; auto: those that the pods' and clients' routes use." },

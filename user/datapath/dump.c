@@ -9,6 +9,7 @@
 #include "datapath/datapath_int.h"
 
 #define NAME_MAX_ 128
+#define BYTES_MAX 64 /* of an array of bytes that is printed */
 
 struct printer {
 	const struct btf *btf;
@@ -109,7 +110,8 @@ static void print_struct(struct printer *p, const struct btf_type *t, const uint
 	}
 	if (p->w)
 		jw_obj(p->w);
-	for (unsigned i = 0; i < btf_vlen(t); i++) {
+	/* Of a union the first member says it all. */
+	for (unsigned i = 0; i < btf_vlen(t) && (!i || btf_is_struct(t)); i++) {
 		const char *member = name_of(p->btf, m[i].name_off);
 		char full[NAME_MAX_];
 
@@ -137,6 +139,13 @@ static void print_array(struct printer *p, const struct btf_type *t, const uint8
 		char s[256];
 
 		snprintf(s, sizeof(s), "%.*s", (int)a->nelems, (const char *)data);
+		print_str(p, s, name);
+		return;
+	}
+	if (btf_is_int(e) && size == 1 && a->nelems > BYTES_MAX) {
+		char s[32];
+
+		snprintf(s, sizeof(s), "(%u bytes)", a->nelems);
 		print_str(p, s, name);
 		return;
 	}
