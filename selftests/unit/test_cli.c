@@ -86,6 +86,9 @@ CANNED(5)
 CANNED(6)
 CANNED(7)
 CANNED(8)
+CANNED(9)
+CANNED(10)
+CANNED(11)
 
 static enum ctl_code pod_show(void *arg, json_t *args, struct jw *w, struct buf *err, struct ctl_conn *c)
 {
@@ -147,8 +150,8 @@ static void find_program(void)
 static int setup(void **state)
 {
 	static enum ctl_code (*const fns[])(void *, json_t *, struct jw *, struct buf *,
-					    struct ctl_conn *) = { say_0, say_1, say_2, say_3, say_4,
-								   say_5, say_6, say_7, say_8 };
+					    struct ctl_conn *) = { say_0, say_1, say_2, say_3, say_4,  say_5,
+								   say_6, say_7, say_8, say_9, say_10, say_11 };
 
 	memset(&d, 0, sizeof(d));
 	find_program();
