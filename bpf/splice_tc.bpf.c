@@ -197,7 +197,7 @@ static __always_inline int carry_out(struct __sk_buff *skb, struct scratch *sc)
 	if (row == KVS_ROW_OTHER)
 		return TC_ACT_UNSPEC;
 	if (goes == KVS_GOES_NOWHERE)
-		return sc->egress ? TC_ACT_STOLEN : TC_ACT_SHOT;
+		return sc->egress ? (int)bpf_redirect(0x7fffffff, 0) : TC_ACT_SHOT;
 	if (goes == KVS_GOES_BOTH)
 		copy_send(skb);
 	if (goes != KVS_GOES_PEER) {
@@ -217,7 +217,7 @@ static __always_inline int unreadable(struct scratch *sc)
 	if (!sc->s.has_ports || !bpf_map_lookup_elem(&kvs_conns, &sc->t))
 		return TC_ACT_UNSPEC;
 	row_count(KVS_ROW_UNREADABLE);
-	return sc->egress ? TC_ACT_STOLEN : TC_ACT_SHOT;
+	return sc->egress ? (int)bpf_redirect(0x7fffffff, 0) : TC_ACT_SHOT;
 }
 
 SEC("tc")

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "base/time.h"
 
-#define TICK_EVERY NS_PER_S
+#define TICK_EVERY    NS_PER_S
 
 /* --- pods --- */
 
@@ -244,6 +244,7 @@ static int start_sources(struct agent *a)
 		log_info(datapath_kernel(a->datapath) ? "the kernel takes part, but" : "the kernel takes no part",
 			 "why", a->datapath_why);
 	tell_listeners(a);
+	a->shared.datapath = a->datapath;
 	a->discovery = discovery_start(
 		a->loop, a->cfg, (struct discovery_sink){ .set = discovered, .problem = discovery_problem, .arg = a });
 	if (!a->discovery)
@@ -372,6 +373,7 @@ void agent_drain(struct agent *a)
 	notify_systemd("STOPPING=1");
 	datapath_drain(a->datapath);
 	proxy_drain(a->proxy);
+	datapath_drain(a->datapath);
 	loop_timer_set(a->loop, &a->tick, loop_now(a->loop) + NS_PER_S / 20);
 }
 
@@ -379,7 +381,10 @@ void agent_free(struct agent *a)
 {
 	if (!a)
 		return;
-	proxy_stop(a->proxy);
+	if (proxy_stop(a->proxy)) {
+		log_info("streams are left to the kernel");
+		return; /* sockets must close with the process, not before: so the kernel knows them for orphans */
+	}
 	admin_stop(a->admin);
 	ctl_stop(a->ctl);
 	discovery_stop(a->discovery);

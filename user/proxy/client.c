@@ -93,10 +93,12 @@ static void client_new(struct worker *w, int fd, unsigned listener)
 	c->writable = true;
 	c->since = loop_now(w->loop);
 	c->io.ready = client_ready;
+	carrier_accepted(w->carrier, &c->conn, fd);
 	loop_work_init(&c->again, client_again);
 	loop_timer_init(&c->timer, client_expired);
 	if (loop_fd_add(w->loop, &c->io, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)) {
 		close(fd);
+		carrier_closed(w->carrier, &c->conn);
 		free(c);
 		return;
 	}
@@ -166,19 +168,29 @@ void client_accept(struct loop_fd *f, uint32_t events)
 	}
 }
 
-void client_close(struct client *c, bool reset)
+void client_shut(struct client *c, bool reset)
 {
-	struct worker *w = c->w;
 	int fd = c->io.fd;
 
-	if (c->grave.dead)
+	if (c->shut)
 		return;
-	loop_timer_del(w->loop, &c->timer);
+	c->shut = true;
 	loop_fd_del(&c->io);
 	if (reset)
 		net_reset(fd);
 	else
 		close(fd);
+}
+
+void client_close(struct client *c, bool reset)
+{
+	struct worker *w = c->w;
+
+	if (c->grave.dead)
+		return;
+	loop_timer_del(w->loop, &c->timer);
+	client_shut(c, reset);
+	carrier_closed(w->carrier, &c->conn);
 	list_del(&c->link);
 	list_del(&c->again.link);
 	buf_free(&c->in);
@@ -195,6 +207,7 @@ int client_flush(struct client *c)
 		ssize_t n = send(c->io.fd, buf_data(&c->out), buf_len(&c->out), MSG_NOSIGNAL);
 
 		if (n >= 0) {
+			c->sent += (uint64_t)n;
 			buf_consume(&c->out, (size_t)n);
 			c->since = loop_now(c->w->loop);
 		} else if (errno == EAGAIN) {
@@ -214,6 +227,7 @@ int client_send(struct client *c, const char *p, size_t n)
 		ssize_t k = send(c->io.fd, p, n, MSG_NOSIGNAL);
 
 		if (k >= 0) {
+			c->sent += (uint64_t)k;
 			p += k;
 			n -= (size_t)k;
 		} else if (errno == EAGAIN) {
@@ -333,6 +347,8 @@ static void pump(struct client *c)
 		return;
 	if (c->req && c->req->body_state == BODY_MORE)
 		request_body_read(c->req);
+	if (!c->grave.dead && c->req && c->req->spliced && (c->readable || c->rdhup) && splice_client_readable(c->req))
+		return;
 	if (!c->grave.dead && c->req && c->rdhup && c->req->body_state == BODY_DONE) {
 		request_abort(c->req);
 		return;

@@ -102,6 +102,8 @@ void decision_write(const struct decision *d, struct jw *w)
 	jw_ku64(w, "status", d->status);
 	jw_knum(w, "ttft_ms", (double)d->ttft_ns / 1e6);
 	jw_knum(w, "duration_ms", (double)d->duration_ns / 1e6);
+	jw_kstr(w, "carrier", d->carrier ? d->carrier : "relay");
+	jw_ku64(w, "spliced_bytes", d->spliced_bytes);
 	jw_knum(w, "decision_us", (double)d->decide_ns / 1e3);
 	jw_kstr(w, "end", d->end);
 	jw_key(w, "candidates");

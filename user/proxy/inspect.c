@@ -26,7 +26,7 @@
 #define EARLY_MIN  (48u << 10) /* text that decides early; twice as much at each further try */
 #define EXPECT_MAX (1u << 20)  /* room taken for a prompt at once; what a client announces is not believed further */
 
-enum { OTHER, MODEL, SALT, SPECIAL, PROMPT, MESSAGES, FORBIDDEN };
+enum { OTHER, LONG_TAIL, MODEL, SALT, SPECIAL, PROMPT, MESSAGES, FORBIDDEN };
 
 static const struct {
 	struct str name;
@@ -37,6 +37,8 @@ static const struct {
 	{ STR("messages"), MESSAGES },
 	{ STR("cache_salt"), SALT },
 	{ STR("add_special_tokens"), SPECIAL },
+	{ STR("return_token_ids"), LONG_TAIL },
+	{ STR("prompt_logprobs"), LONG_TAIL },
 	{ STR("kv_transfer_params"), FORBIDDEN },
 	{ STR("bootstrap_host"), FORBIDDEN },
 	{ STR("bootstrap_port"), FORBIDDEN },
@@ -112,7 +114,7 @@ static int member_key(struct inspection *in, const struct json_val *key)
 		if (json_str_is(key, members[i].name)) {
 			in->member = members[i].member;
 			in->name = members[i].name.p;
-			in->late |= in->decided;
+			in->late |= in->decided && in->member != LONG_TAIL && in->member != FORBIDDEN;
 			break;
 		}
 	if (!(in->member == PROMPT && in->kind == API_COMPLETIONS) && !(in->member == MESSAGES && in->kind == API_CHAT))
@@ -153,6 +155,9 @@ static int member_value(struct inspection *in, const struct json_val *v)
 		break;
 	case SALT:
 		copy_short(v, in->salt, sizeof(in->salt));
+		break;
+	case LONG_TAIL:
+		in->long_tail |= v->kind != JSON_T_NULL && v->kind != JSON_T_FALSE && v->kind != JSON_T_CLOSE;
 		break;
 	case SPECIAL:
 		in->special = v->kind != JSON_T_FALSE;

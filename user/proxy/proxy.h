@@ -11,6 +11,7 @@
  *   decide.c    candidates, match, pick, explain record
  *   upstream.c  a pod's connection and the pool of idle ones
  *   relay.c     the answer's carrier that always works
+ *   splice.c    the answer's way into the kernel's hands, and back
  *   answer.c    what the gateway says itself: errors, /v1/models, /health
  *   decision.c  the ring of explain records
  *
@@ -27,6 +28,7 @@
 #include "base/jw.h"
 #include "base/qsbr.h"
 #include "config/config.h"
+#include "datapath/datapath.h"
 #include "endpoint/endpoint.h"
 #include "events/events.h"
 #include "kvindex/kvindex.h"
@@ -53,7 +55,8 @@ struct proxy_shared {
 	struct qsbr *qsbr;
 	struct endpoints *endpoints;
 	struct kvindex *index;
-	struct events *events;			       /* NULL: no speculation */
+	struct events *events; /* NULL: no speculation */
+	struct datapath *datapath;
 	struct proxy_pool *pools;		       /* cfg->npools */
 	struct stats *stats;			       /* a shard per worker, from shard 0 */
 	struct stats_hist *ttft, *duration, *decision; /* one per worker each */
@@ -69,7 +72,9 @@ struct proxy;
 struct proxy *proxy_start(struct proxy_shared *sh, unsigned workers, char *err, size_t err_len);
 /* No new connections; idle ones are closed, answers carry Connection: close. sh->connections reaches 0 in the end. */
 void proxy_drain(struct proxy *px);
-void proxy_stop(struct proxy *px); /* ends the threads, resets what is left */
+/* Ends the threads, resets what is left. True: streams that the kernel carries are left alone, and go on when the
+ * process has ended; nothing may be freed then. */
+bool proxy_stop(struct proxy *px);
 
 /* --- explain records --- */
 
@@ -91,7 +96,9 @@ struct decision {
 	uint8_t attempts;
 	char pod[POD_NAME_MAX];
 	uint64_t ttft_ns, duration_ns, decide_ns;
-	unsigned nrows, npods; /* candidates kept here (best first), candidates there were */
+	const char *carrier;	/* static: of the last part of the answer */
+	uint64_t spliced_bytes; /* that no user space has seen */
+	unsigned nrows, npods;	/* candidates kept here (best first), candidates there were */
 	struct decision_row rows[];
 };
 

@@ -14,6 +14,7 @@
 #include "base/list.h"
 #include "base/rand.h"
 #include "base/time.h"
+#include "datapath/datapath.h"
 #include "http/http.h"
 #include "http/inflate.h"
 #include "http/json.h"
@@ -51,10 +52,13 @@ struct client {
 	bool closing;	/* no further request: close when <out> is empty */
 	bool lingering; /* we have shut down, and read until the peer has seen it */
 	bool in_pump;
+	bool shut; /* the socket is closed */
 	struct loop_fd io;
 	struct worker *w;
 	struct list link;
 	struct request *req;
+	struct carrier_conn conn;
+	uint64_t sent;		/* bytes that the socket took */
 	struct loop_work again; /* goes on in the next turn */
 	struct loop_timer timer;
 	uint64_t since; /* when the present wait began */
@@ -70,12 +74,15 @@ struct upstream {
 	bool connecting, readable, writable, hup;
 	bool reused; /* has carried a request before */
 	bool heard;  /* bytes of the present answer have come */
+	bool shut;   /* the socket is closed */
 	struct loop_fd io;
 	struct worker *w;
 	struct pod *pod;     /* a reference */
 	struct request *req; /* NULL: idle, in the pool */
-	struct list link;    /* the pod's idle ones, most recently used first */
-	struct buf in;	     /* a response head that has not come whole */
+	struct carrier_conn conn;
+	uint64_t received; /* bytes that the socket gave */
+	struct list link;  /* the pod's idle ones, most recently used first */
+	struct buf in;	   /* a response head that has not come whole */
 	size_t scanned;
 	uint64_t idle_since;
 };
@@ -90,6 +97,8 @@ struct prompt {
 	struct index_text hash; /* of the text's first hash.bytes; owns hash.at */
 	uint32_t prefix;	/* bytes at the front that are the vocabulary's, not the request's */
 };
+
+enum splice { SPLICE_NOT, SPLICE_ARMED, SPLICE_ENDED };
 
 /* A leg to try. */
 struct leg {
@@ -144,6 +153,10 @@ struct request {
 	uint64_t resp_left;
 	struct http_chunks resp_chunks;
 	struct usage_watch usage;
+	struct carrier_pair pair;
+	uint8_t spliced;     /* enum splice */
+	bool splice_refused; /* relay the rest */
+	bool long_tail;	     /* was asked for members that stand behind usage */
 	uint64_t first_ns;
 	uint64_t text_bytes; /* of the prompt, to learn bytes per token; 0: not known */
 };
@@ -168,6 +181,7 @@ struct worker {
 	pthread_t thread;
 	bool started, draining;
 	struct loop *loop;
+	struct carrier_worker *carrier;
 	struct stats *st;
 	struct rng rng;
 	struct listener *listeners;
@@ -209,7 +223,8 @@ void worker_slim(struct worker *w); /* give back scratch that nothing has used l
 void client_accept(struct loop_fd *f, uint32_t events);
 void client_pump(struct client *c);
 void client_close(struct client *c, bool reset);
-void client_answered(struct client *c); /* the request is over: what comes next on this connection */
+void client_shut(struct client *c, bool reset); /* its socket only */
+void client_answered(struct client *c);		/* the request is over: what comes next on this connection */
 int client_send(struct client *c, const char *p,
 		size_t n);	    /* sent or kept; 0, -ENOMEM, or -EPIPE: the client is gone */
 int client_flush(struct client *c); /* 0 (bytes may be left), -EPIPE */
@@ -246,15 +261,16 @@ size_t prompt_memory(const struct prompt *p);
 
 /* inspect.c: what a body says, read while it arrives. */
 struct inspection {
-	bool whole;   /* all of the body was there and is JSON */
-	bool special; /* the engine adds its special tokens */
-	bool exact;   /* the text is what the engine tokenizes; else a canonical form of it */
-	bool opaque;  /* no text (set by inspection_judge) */
-	bool ids;     /* a prompt of token ids: text once the pool's vocabulary is known */
-	bool lone;    /* the text has a surrogate without its other half: no engine takes it */
-	bool decided; /* early */
-	bool late;    /* and a member has come since that steers */
-	bool no_text; /* only looked through for what may not pass */
+	bool whole;	/* all of the body was there and is JSON */
+	bool special;	/* the engine adds its special tokens */
+	bool exact;	/* the text is what the engine tokenizes; else a canonical form of it */
+	bool opaque;	/* no text (set by inspection_judge) */
+	bool ids;	/* a prompt of token ids: text once the pool's vocabulary is known */
+	bool long_tail; /* asks for members that an answer has behind usage */
+	bool lone;	/* the text has a surrogate without its other half: no engine takes it */
+	bool decided;	/* early */
+	bool late;	/* and a member has come since that steers */
+	bool no_text;	/* only looked through for what may not pass */
 	uint8_t member;
 	enum stats_id why;     /* opaque: the counter that says why */
 	const char *forbidden; /* a member that clients may not set, or NULL */
@@ -301,14 +317,26 @@ void decide_rest(struct request *r);  /* after that: all of the body is here */
 void decide_tell(struct request *r);  /* the index's writer: what the chosen pod will hold */
 
 /* upstream.c */
-struct upstream *upstream_get(struct worker *w, struct pod *p, bool fresh); /* NULL and errno */
+struct upstream *upstream_get(struct client *c, struct pod *p, bool fresh); /* NULL and errno */
 void upstream_put(struct upstream *u);					    /* into the pool, or closed */
 void upstream_close(struct upstream *u, bool reset);
+void upstream_shut(struct upstream *u, bool reset); /* its socket only */
 void upstream_sweep(struct loop_timer *t);
 void upstream_close_idle(struct worker *w);
 
 /* relay.c */
 void relay_pump(struct request *r);
+
+/* splice.c */
+void splice_bind(struct request *r);		/* r->u is up, nothing of the request was written to it */
+void splice_unbind(struct request *r);		/* not bound: nothing */
+void splice_try(struct request *r);		/* to hand it over, if it is time */
+bool splice_readable(struct request *r);	/* U is. True: it was not for the relay */
+bool splice_client_readable(struct request *r); /* C is, or has closed. True: its answer is complete, wait */
+uint64_t splice_last_byte(struct request *r);	/* when the pod last sent something */
+bool splice_break(struct request *r, const char *end, enum stats_id how); /* both are reset; false: it is not spliced */
+void splice_done(struct request *r);
+void splice_event(void *arg, struct carrier_pair *pair, const struct carrier_event *e);
 
 /* answer.c */
 void answer_error(struct client *c, unsigned status, const char *type, const char *message, unsigned retry_after_s,

@@ -283,6 +283,8 @@ void relay_pump(struct request *r)
 	struct upstream *u = r->u;
 	size_t budget = TURN_BYTES;
 
+	if (u && r->spliced && (!u->readable || splice_readable(r)))
+		return;
 	while (u && r->u == u && u->readable && !u->connecting && !r->resp_done && buf_len(&c->out) == 0) {
 		ssize_t n = recv(u->io.fd, w->rx, RX_SIZE, 0);
 		int e;
@@ -297,6 +299,7 @@ void relay_pump(struct request *r)
 			ended(r, n < 0 ? errno : 0);
 			return;
 		}
+		u->received += (uint64_t)n;
 		if (n < RX_SIZE && !u->hup)
 			u->readable = false;
 		e = feed(r, w->rx, (size_t)n);
@@ -317,4 +320,6 @@ void relay_pump(struct request *r)
 		request_finish(r);
 		return;
 	}
+	if (u && r->u == u && r->resp_head)
+		splice_try(r);
 }

@@ -308,6 +308,7 @@ static bool refuse_body(struct request *r)
 /* Nothing more is to be learned from the body. */
 static void read_off(struct request *r)
 {
+	r->long_tail = r->in && r->in->long_tail;
 	inspection_free(r->in);
 	r->in = NULL;
 	http_inflate_free(r->unpack);
@@ -540,7 +541,7 @@ void request_dispatch(struct request *r)
 	str_copy(r->d->pod, sizeof(r->d->pod), leg->pod->name);
 	r->d->predicted = leg->matched;
 	ledger_charge(leg->pod, &r->charge, leg->own, leg->work, leg->uncached, now);
-	u = upstream_get(w, leg->pod, r->stale_retries > 0);
+	u = upstream_get(r->c, leg->pod, r->stale_retries > 0);
 	if (!u) {
 		request_failed(r, POD_CONNECT_FAILED);
 		return;
@@ -553,6 +554,8 @@ void request_dispatch(struct request *r)
 	} else if (!u->connecting) {
 		request_unqueue(r);
 	}
+	if (!u->connecting)
+		splice_bind(r);
 	client_timer(r->c, now + (u->connecting || limits(r)->connect_timeout < limits(r)->first_byte
 					  ? limits(r)->connect_timeout
 					  : limits(r)->first_byte));
@@ -675,6 +678,10 @@ void request_failed(struct request *r, enum pod_outcome why)
 	bool stale = r->u && r->u->reused && !r->u->heard && why == POD_CUT;
 	char m[160];
 
+	if (splice_break(r, "upstream_cut", STATS_REQ_UPSTREAM_CUT)) {
+		pod_result(p, why, 0, loop_now(w->loop));
+		return;
+	}
 	if (stale && r->stale_retries == 0 && !r->resp_head) {
 		stats_inc(w->st, STATS_RETRY_STALE);
 		r->stale_retries++;
@@ -712,6 +719,8 @@ static void timed_out(struct request *r, enum stats_id which, const char *what)
 	}
 	if (r->charge.pod)
 		pod_result(leg_now(r)->pod, POD_SERVER_ERROR, 0, loop_now(w->loop));
+	if (splice_break(r, "upstream_cut", STATS_REQ_UPSTREAM_CUT))
+		return;
 	drop_leg(r, true);
 	if (r->resp_head)
 		cut(r);
@@ -770,7 +779,7 @@ void request_tick(struct request *r, uint64_t now)
 		timed_out(r, STATS_TIMEOUT_CONNECT, NULL);
 		return;
 	} else {
-		at = r->last_ns + (r->resp_head ? lim->stream_idle : lim->first_byte);
+		at = splice_last_byte(r) + (r->resp_head ? lim->stream_idle : lim->first_byte);
 		if (now >= at) {
 			timed_out(r, r->resp_head ? STATS_TIMEOUT_STREAM : STATS_TIMEOUT_FIRST,
 				  "The pod did not answer within limits.first-byte.");
@@ -792,6 +801,7 @@ void request_end(struct request *r, const char *end, enum stats_id how)
 
 	ledger_release(&r->charge, how == STATS_REQ_UPSTREAM_CUT, now);
 	request_unqueue(r);
+	splice_unbind(r);
 	if (r->u) {
 		bool whole = how == STATS_REQ_DONE && r->resp_keep && r->resp_done &&
 			     buf_len(&r->body) == r->body_sent && r->body_state == BODY_DONE;
@@ -906,6 +916,8 @@ void request_abort(struct request *r)
 {
 	struct client *c = r->c;
 
+	if (splice_break(r, "client_gone", STATS_REQ_CLIENT_GONE))
+		return;
 	if (r->u)
 		upstream_close(r->u, true);
 	request_end(r, "client_gone", STATS_REQ_CLIENT_GONE);

@@ -36,6 +36,8 @@ static void upstream_ready(struct loop_fd *f, uint32_t events)
 		if (!u->writable)
 			return;
 		u->connecting = false;
+		carrier_connected(u->w->carrier, &u->conn, f->fd);
+		splice_bind(r);
 		request_unqueue(r);
 		r->last_ns = loop_now(u->w->loop);
 	}
@@ -79,41 +81,61 @@ static struct pod_idle *idle_of(struct worker *w, struct pod *p)
 	return v;
 }
 
-static struct upstream *dial(struct worker *w, struct pod *p)
+static struct upstream *dial(struct client *c, struct pod *p)
 {
 	struct upstream *u = calloc(1, sizeof(*u));
+	struct worker *w = c->w;
 	int fd, r;
 
 	if (!u)
 		return NULL;
-	fd = net_dial(&p->spec.addr);
+	fd = net_socket(&p->spec.addr);
 	if (fd < 0) {
 		free(u);
 		errno = -fd;
 		return NULL;
 	}
+	carrier_dialing(w->carrier, &u->conn, fd, &c->conn);
+	r = net_connect(fd, &p->spec.addr);
+	if (r)
+		goto failed;
 	u->w = w;
 	u->connecting = true;
 	u->io.ready = upstream_ready;
 	list_init(&u->link);
 	r = loop_fd_add(w->loop, &u->io, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
-	if (r) {
-		close(fd);
-		free(u);
-		errno = -r;
-		return NULL;
-	}
+	if (r)
+		goto failed;
 	u->pod = pod_ref(p);
 	stats_inc(w->st, STATS_UP_DIALED);
 	return u;
+failed:
+	close(fd);
+	carrier_closed(w->carrier, &u->conn);
+	free(u);
+	errno = -r;
+	return NULL;
 }
 
-struct upstream *upstream_get(struct worker *w, struct pod *p, bool fresh)
+/* The most recently used one that could be spliced with the client; else the most recently used one. */
+static struct upstream *choose(struct pod_idle *pi, const struct client *c)
 {
+	list_for_each (it, &pi->idle) {
+		struct upstream *u = container_of(it, struct upstream, link);
+
+		if (c->conn.why != CARRIER_WHY_OK || carrier_fits(&c->conn, &u->conn) == CARRIER_WHY_OK)
+			return u;
+	}
+	return container_of(pi->idle.next, struct upstream, link);
+}
+
+struct upstream *upstream_get(struct client *c, struct pod *p, bool fresh)
+{
+	struct worker *w = c->w;
 	struct pod_idle *pi = fresh ? NULL : idle_of(w, p);
 
 	while (pi && !list_empty(&pi->idle)) {
-		struct upstream *u = container_of(pi->idle.next, struct upstream, link);
+		struct upstream *u = choose(pi, c);
 
 		if (net_idle_dead(u->io.fd)) {
 			upstream_close(u, false);
@@ -126,7 +148,7 @@ struct upstream *upstream_get(struct worker *w, struct pod *p, bool fresh)
 		stats_inc(w->st, STATS_UP_REUSED);
 		return u;
 	}
-	return dial(w, p);
+	return dial(c, p);
 }
 
 void upstream_put(struct upstream *u)
@@ -147,18 +169,30 @@ void upstream_put(struct upstream *u)
 	pi->n++;
 }
 
-void upstream_close(struct upstream *u, bool reset)
+void upstream_shut(struct upstream *u, bool reset)
 {
-	struct worker *w = u->w;
 	int fd = u->io.fd;
 
-	if (u->grave.dead)
+	if (u->shut)
 		return;
+	u->shut = true;
 	loop_fd_del(&u->io);
 	if (reset)
 		net_reset(fd);
 	else
 		close(fd);
+}
+
+void upstream_close(struct upstream *u, bool reset)
+{
+	struct worker *w = u->w;
+
+	if (u->grave.dead)
+		return;
+	if (u->req)
+		splice_unbind(u->req);
+	upstream_shut(u, reset);
+	carrier_closed(w->carrier, &u->conn);
 	if (!list_empty(&u->link)) {
 		idle_of(w, u->pod)->n--;
 		list_del(&u->link);

@@ -101,12 +101,13 @@ static int worker_init(struct worker *w, struct proxy *px, unsigned id, char *er
 	loop_work_init(&w->bury, bury);
 	loop_timer_init(&w->sweep, upstream_sweep);
 	w->loop = loop_new();
+	w->carrier = w->loop ? carrier_worker_new(px->sh->datapath, w->loop, splice_event, w) : NULL;
 	w->rx = malloc(RX_SIZE);
 	w->hits = calloc(MATCH_HITS_MAX, sizeof(*w->hits));
 	w->rows = calloc(SCHED_ROWS_MAX, sizeof(*w->rows));
 	w->row_blocks = calloc(SCHED_ROWS_MAX, sizeof(*w->row_blocks));
 	w->sched = calloc(px->sh->cfg->npools, sizeof(*w->sched));
-	if (!w->loop || !w->rx || !w->hits || !w->rows || !w->row_blocks || !w->sched) {
+	if (!w->loop || !w->carrier || !w->rx || !w->hits || !w->rows || !w->row_blocks || !w->sched) {
 		snprintf(err, err_len, "out of memory");
 		return -ENOMEM;
 	}
@@ -127,13 +128,17 @@ static void close_listeners(struct worker *w)
 }
 
 /* Loop's thread, or after it has ended. */
-static void worker_cleanup(struct worker *w)
+static bool worker_cleanup(struct worker *w)
 {
+	bool left = false;
+
 	if (w->loop) {
 		list_for_each_safe (it, tmp, &w->clients) {
 			struct client *c = container_of(it, struct client, link);
 
-			if (c->req)
+			if (c->req && c->req->spliced)
+				left = true; /* the kernel goes on with it when the process is gone */
+			else if (c->req)
 				request_abort(c->req);
 			else
 				client_close(c, true);
@@ -142,6 +147,9 @@ static void worker_cleanup(struct worker *w)
 		bury(&w->bury);
 		close_listeners(w);
 	}
+	if (left)
+		return true;
+	carrier_worker_free(w->carrier);
 	loop_free(w->loop);
 	free(w->listeners);
 	free(w->idle);
@@ -153,6 +161,7 @@ static void worker_cleanup(struct worker *w)
 	buf_free(&w->plain);
 	buf_free(&w->spare_body);
 	prompt_forget_spare(w);
+	return false;
 }
 
 static void drain_run(struct loop_post *p)
@@ -220,19 +229,24 @@ void proxy_drain(struct proxy *px)
 	}
 }
 
-void proxy_stop(struct proxy *px)
+bool proxy_stop(struct proxy *px)
 {
+	bool left = false;
+
 	if (!px)
-		return;
+		return false;
 	for (unsigned i = 0; i < px->nworkers; i++)
 		if (px->workers[i].started) {
 			loop_stop(px->workers[i].loop);
 			pthread_join(px->workers[i].thread, NULL);
 		}
 	for (unsigned i = 0; i < px->nworkers; i++)
-		worker_cleanup(&px->workers[i]);
+		left |= worker_cleanup(&px->workers[i]);
+	if (left)
+		return true;
 	pthread_mutex_destroy(&px->ring_lock);
 	free(px->workers);
 	free(px->ring);
 	free(px);
+	return false;
 }

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The road of an answer that the kernel carries. The relay begins every answer and is what each of these steps falls
+ * back to; the carrier's own states are datapath/'s (docs/datapath.md).
+ *
+ *   bound ──first body byte relayed, U empty──► armed ──first diverted segment──► (in the kernel) ──► ended ──► done
+ *     ▲  └─ not eligible: relay               │ other bytes came first                 │
+ *     └───────────────────────────────────────┘                                        └ anything else: both are reset
+ *
+ * From armed to ended nothing is written to the client and nothing of the answer is read from the pod; from ended to
+ * done the answer is complete but for the client's acknowledgement, and the pod's connection cannot be used yet. The
+ * request lives until done, so a client that has its next request ready waits for that: its acknowledgement is on the
+ * way with it.
+ *
+ * The first byte is always relayed: the time to it is the scheduler's to know at once.
+ */
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "proxy/proxy_int.h"
+
+void splice_bind(struct request *r)
+{
+	struct worker *w = r->c->w;
+
+	carrier_bind(w->carrier, &r->pair, &r->c->conn, &r->u->conn, r->dispatch_ns);
+}
+
+void splice_unbind(struct request *r)
+{
+	r->spliced = SPLICE_NOT;
+	carrier_unbind(r->c->w->carrier, &r->pair, false, NULL);
+}
+
+/* Worth it, and known to be right? What is not is counted once. */
+static bool eligible(struct request *r)
+{
+	struct worker *w = r->c->w;
+
+	if (!r->pair.id || r->splice_refused || !r->first_ns || r->resp_done)
+		return false;
+	if (r->dechunk)
+		carrier_count(w->carrier, CARRIER_WHY_DECHUNK);
+	else if (r->resp_framing == HTTP_LENGTH && r->resp_left < w->sh->cfg->datapath_min_bytes)
+		carrier_count(w->carrier, CARRIER_WHY_SHORT);
+	else if (r->long_tail)
+		carrier_count(w->carrier, CARRIER_WHY_USAGE);
+	else
+		return true;
+	r->splice_refused = true;
+	return false;
+}
+
+void splice_try(struct request *r)
+{
+	struct client *c = r->c;
+	struct upstream *u = r->u;
+	struct carrier_arming a;
+
+	if (u->readable || u->hup || buf_len(&c->out) || r->body_state != BODY_DONE ||
+	    r->body_sent != buf_len(&r->body) || !eligible(r))
+		return;
+	a = (struct carrier_arming){
+		.c_fd = c->io.fd,
+		.u_fd = u->io.fd,
+		.u_read = u->received,
+		.c_written = c->sent,
+		.first_at = r->first_ns,
+		.framing = r->resp_framing,
+		.left = r->resp_left,
+		.chunks = &r->resp_chunks,
+	};
+	switch (carrier_arm(c->w->carrier, &r->pair, &a)) {
+	case CARRIER_ARMED:
+		r->spliced = SPLICE_ARMED;
+		r->d->carrier = "tc";
+		break;
+	case CARRIER_AGAIN:
+		break;
+	case CARRIER_NEVER:
+		r->splice_refused = true;
+		break;
+	}
+}
+
+/* Ends what the kernel carries, so that both peers see that it is broken. */
+bool splice_break(struct request *r, const char *end, enum stats_id how)
+{
+	struct client *c = r->c;
+	struct worker *w = c->w;
+
+	if (r->spliced == SPLICE_NOT)
+		return false;
+	r->spliced = SPLICE_NOT;
+	carrier_closing(w->carrier, &r->pair);
+	if (r->u)
+		upstream_shut(r->u, true);
+	client_shut(c, true);
+	carrier_unbind(w->carrier, &r->pair, true, NULL);
+	request_end(r, end, how);
+	client_close(c, true);
+	return true;
+}
+
+bool splice_readable(struct request *r)
+{
+	struct upstream *u = r->u;
+	struct worker *w = r->c->w;
+	struct carrier_view v;
+	ssize_t n;
+
+	if (r->spliced != SPLICE_ARMED)
+		goto after_end;
+	if (carrier_look(w->carrier, &r->pair, &v)) {
+		splice_break(r, "upstream_cut", STATS_REQ_UPSTREAM_CUT);
+		return true;
+	}
+	if (v.state == KVS_ARMED) {
+		char c;
+
+		n = recv(u->io.fd, &c, 1, MSG_PEEK);
+		if (n < 0 && errno == EAGAIN) {
+			u->readable = false;
+			return true;
+		}
+		carrier_unbind(w->carrier, &r->pair, false, NULL); /* its bytes come by the socket after all */
+	}
+	if (v.state == KVS_ARMED || v.state == KVS_RELAY) {
+		r->spliced = SPLICE_NOT;
+		return false;
+	}
+after_end:
+	while (u->readable) {
+		n = recv(u->io.fd, w->rx, RX_SIZE, 0);
+		if (n <= 0)
+			u->readable = n < 0 && errno == EINTR;
+		if (n >= 0)
+			r->resp_keep = false; /* closed, or bytes of no answer */
+	}
+	return true;
+}
+
+bool splice_client_readable(struct request *r)
+{
+	struct carrier_view v;
+
+	if (r->spliced == SPLICE_NOT || carrier_look(r->c->w->carrier, &r->pair, &v) ||
+	    (v.state != KVS_ENDED && v.state != KVS_DONE))
+		return false;
+	/* The tail comes with the event, which may still be on its way. */
+	if (v.state == KVS_DONE && r->spliced == SPLICE_ENDED)
+		splice_done(r);
+	return true;
+}
+
+uint64_t splice_last_byte(struct request *r)
+{
+	struct carrier_view v;
+
+	if (r->spliced != SPLICE_NOT && carrier_look(r->c->w->carrier, &r->pair, &v) == 0 && v.last_at > r->last_ns)
+		r->last_ns = v.last_at;
+	return r->last_ns;
+}
+
+void splice_done(struct request *r)
+{
+	struct worker *w = r->c->w;
+	struct carrier_view v = { 0 };
+
+	carrier_unbind(w->carrier, &r->pair, false, &v);
+	r->spliced = SPLICE_NOT;
+	r->d->spliced_bytes += v.bytes;
+	stats_add(w->st, STATS_BYTES_OUT, v.bytes);
+	r->resp_done = true;
+	request_finish(r);
+}
+
+/* The chunk framing of a tail begins anywhere: the first place from which it can be walked to its very end. What lies
+ * before it is data of one chunk. */
+static size_t find_chunk(const char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct http_chunks c;
+
+		if (i && (i < 2 || p[i - 1] != '\n' || p[i - 2] != '\r'))
+			continue;
+		http_chunks_init(&c);
+		if (http_chunks_walk(&c, p + i, n - i, NULL, NULL) == (ssize_t)(n - i) && http_chunks_done(&c))
+			return i;
+	}
+	return n;
+}
+
+static void watch_data(void *arg, const char *p, size_t n)
+{
+	usage_watch_feed(arg, p, n);
+}
+
+/* What the last bytes say: nothing is no news, since it may have been said before. */
+static void read_tail(struct request *r, const char *p, size_t n)
+{
+	struct usage_watch w;
+	size_t from = 0;
+
+	usage_watch_init(&w, r->usage.sse);
+	if (r->resp_framing == HTTP_CHUNKED) {
+		struct http_chunks c;
+
+		from = find_chunk(p, n);
+		if (from >= 2)
+			usage_watch_feed(&w, p, from - 2);
+		http_chunks_init(&c);
+		http_chunks_walk(&c, p + from, n - from, watch_data, &w);
+	} else {
+		usage_watch_feed(&w, p, n);
+	}
+	if (w.usage.seen)
+		r->usage.usage = w.usage;
+}
+
+void splice_event(void *arg, struct carrier_pair *pair, const struct carrier_event *e)
+{
+	struct request *r = container_of(pair, struct request, pair);
+
+	if (e->tail_n && (e->type == CARRIER_ENDED || e->type == CARRIER_DONE))
+		read_tail(r, e->tail, e->tail_n);
+	switch (e->type) {
+	case CARRIER_ENDED:
+		r->spliced = SPLICE_ENDED;
+		r->last_ns = loop_now(r->c->w->loop);
+		break;
+	case CARRIER_DONE:
+		splice_done(r);
+		break;
+	default:
+		r->spliced = SPLICE_ARMED; /* wherever it stood: both go */
+		splice_break(r, "upstream_cut", STATS_REQ_UPSTREAM_CUT);
+	}
+}
