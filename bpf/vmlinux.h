@@ -53,9 +53,12 @@ enum bpf_hdr_start_off {
 	BPF_HDR_START_NET = 1,
 };
 
+#define BPF_F_CURRENT_NETNS (-1L)
+#define BPF_TCP_TIME_WAIT   6
+#define BPF_TCP_LISTEN	    10
+
 #define TC_ACT_UNSPEC	(-1)
 #define TC_ACT_SHOT	2
-#define TC_ACT_STOLEN	4
 #define TC_ACT_REDIRECT 7
 
 #define ETH_P_IP   0x0800
@@ -127,6 +130,29 @@ struct ipv6hdr {
 struct ipv6_opt_hdr {
 	__u8 nexthdr;
 	__u8 hdrlen;
+};
+
+/* Layouts of the uapi: the verifier rewrites accesses to them. */
+struct bpf_sock {
+	__u32 bound_dev_if, family, type, protocol, mark, priority;
+	__u32 src_ip4, src_ip6[4], src_port;
+	__be16 dst_port, : 16;
+	__u32 dst_ip4, dst_ip6[4];
+	__u32 state;
+	__s32 rx_queue_mapping;
+};
+
+struct bpf_sock_tuple {
+	union {
+		struct {
+			__be32 saddr, daddr;
+			__be16 sport, dport;
+		} ipv4;
+		struct {
+			__be32 saddr[4], daddr[4];
+			__be16 sport, dport;
+		} ipv6;
+	};
 };
 
 struct tcphdr {

@@ -90,6 +90,48 @@ static __always_inline void syn_note(struct scratch *sc, const struct kvs_syn *s
 	bpf_map_update_elem(&kvs_syns, &sc->t, syn, BPF_ANY);
 }
 
+/* Is there still a socket behind a client's connection? After a reset there is none, before user space knows of it. */
+static __always_inline bool has_socket(struct __sk_buff *skb, const struct kvs_tuple *t)
+{
+	struct bpf_sock_tuple st = {};
+	struct bpf_sock *sk;
+	__u32 size, state;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		__builtin_memcpy(&st.ipv4.saddr, t->raddr.b + 12, 4);
+		__builtin_memcpy(&st.ipv4.daddr, t->laddr.b + 12, 4);
+		st.ipv4.sport = bpf_htons(t->rport);
+		st.ipv4.dport = bpf_htons(t->lport);
+		size = sizeof(st.ipv4);
+	} else {
+		__builtin_memcpy(st.ipv6.saddr, t->raddr.b, 16);
+		__builtin_memcpy(st.ipv6.daddr, t->laddr.b, 16);
+		st.ipv6.sport = bpf_htons(t->rport);
+		st.ipv6.dport = bpf_htons(t->lport);
+		size = sizeof(st.ipv6);
+	}
+	sk = (struct bpf_sock *)bpf_skc_lookup_tcp(skb, &st, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return false;
+	state = sk->state;
+	bpf_sk_release(sk);
+	return state != BPF_TCP_LISTEN && state != BPF_TCP_TIME_WAIT;
+}
+
+/* The client has gone and is here anew: nothing more of the old response may reach it. The old splice ends when user
+ * space has read the reset. */
+static __always_inline void splice_abandon(const struct kvs_conn *c)
+{
+	struct kvs_splice *sp = c->splice ? bpf_map_lookup_elem(&kvs_splices, &c->splice) : NULL;
+
+	if (!sp)
+		return;
+	bpf_spin_lock(&sp->lock);
+	if (sp->gen == c->gen)
+		sp->flags |= KVS_F_CLIENT | KVS_F_BROKEN;
+	bpf_spin_unlock(&sp->lock);
+}
+
 /* From a client. */
 static __always_inline enum kvs_row syn_of_client(struct __sk_buff *skb, struct scratch *sc)
 {
@@ -101,8 +143,9 @@ static __always_inline enum kvs_row syn_of_client(struct __sk_buff *skb, struct 
 		return KVS_ROW_OTHER;
 	conn = bpf_map_lookup_elem(&kvs_conns, &sc->t);
 	if (conn) {
-		if (!conn->closed_at || conn_is_bound(conn))
+		if (has_socket(skb, &sc->t))
 			return KVS_ROW_SYN_KNOWN;
+		splice_abandon(conn);
 		bpf_map_delete_elem(&kvs_conns, &sc->t);
 	}
 	if (!tcp_is_there(skb, sc))

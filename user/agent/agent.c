@@ -371,7 +371,6 @@ void agent_drain(struct agent *a)
 	a->drain_until = time_mono() + a->cfg->drain_timeout;
 	log_info("draining", "address", a->cfg->listeners[0].address);
 	notify_systemd("STOPPING=1");
-	datapath_drain(a->datapath);
 	proxy_drain(a->proxy);
 	datapath_drain(a->datapath);
 	loop_timer_set(a->loop, &a->tick, loop_now(a->loop) + NS_PER_S / 20);
