@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/pkt_cls.h>
 #include <net/if.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 
 #define ALL	7 /* framings */
@@ -309,6 +310,33 @@ static void clsact_does_as_well(void **state)
 	through_the_splice(AF_INET, &o);
 }
 
+/* The lock is ours, so the gateway has to find everything by looking. */
+static void events_that_nobody_reads_hang_nothing(void **state)
+{
+	struct job j = { .family = AF_INET,
+			 .streams = 8,
+			 .requests = 6,
+			 .framings = ALL,
+			 .size = 20000,
+			 .chunk = 250,
+			 .gap_us = 300 };
+	int lock;
+
+	need_env();
+	warm(&tc);
+	lock = open(PINS "/ring", O_RDONLY | O_DIRECTORY);
+	assert_true(lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) == 0);
+	gateway_start(0, &tc);
+	job_wait(job_start(&j), 30);
+	all_exact(&j);
+	wait_for(!gw->open, 3000);
+	close(lock);
+	assert_true(report->spliced >= 40);
+	assert_int_equal(gw->events[CARRIER_STALLED] + gw->events[CARRIER_GONE], 0);
+	assert_true(gw->tails >= 40);
+	assert_int_equal(gw->bad_tails, 0);
+}
+
 static void in_relay_mode_no_splice_program_is_loaded(void **state)
 {
 	static const struct datapath_opts o = { .mode = "relay" };
@@ -557,6 +585,7 @@ int main(void)
 		cmocka_unit_test_teardown(every_framing_is_spliced_ipv4, clean),
 		cmocka_unit_test_teardown(every_framing_is_spliced_ipv6, clean),
 		cmocka_unit_test_teardown(clsact_does_as_well, clean),
+		cmocka_unit_test_teardown(events_that_nobody_reads_hang_nothing, clean),
 		cmocka_unit_test_teardown(in_relay_mode_no_splice_program_is_loaded, clean),
 		cmocka_unit_test_teardown(streams_survive_the_daemon_and_the_next_one_collects_them, clean),
 		cmocka_unit_test_teardown(a_daemon_in_relay_mode_lets_orphans_end, clean),
