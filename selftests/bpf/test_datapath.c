@@ -199,6 +199,45 @@ static void a_restart_takes_over_every_pin_and_the_counts(void **state)
 	datapath_close(dp, true);
 }
 
+static void the_mode_is_a_switch_at_run_time(void **state)
+{
+	struct datapath_counts c;
+	struct datapath_pod p;
+	struct datapath *dp;
+	uint32_t id;
+
+	need_env();
+	wants_tcx();
+	p = pod("10.9.0.2:8000");
+	dp = opened(DATAPATH_ATTACH_AUTO);
+	set_pods(dp, "10.9.0.2:8000", NULL);
+	assert_string_equal(datapath_carrier(dp), "relay");
+	assert_int_not_equal(access(PINS "/progs/kvs_ingress", F_OK), 0);
+	id = pinned_id(PINS "/maps/kvs_pods", true);
+
+	if (datapath_set_mode(dp, "tc"))
+		fail_msg("%s", datapath_why(dp));
+	assert_string_equal(datapath_carrier(dp), "tc");
+	assert_int_equal(link_program(if_nametoindex("kvp0"), "egress"), pinned_id(PINS "/progs/kvs_egress", false));
+	assert_int_not_equal(access(PINS "/progs/kvs_pod_ingress", F_OK), 0);
+	assert_int_equal(pinned_id(PINS "/maps/kvs_pods", true), id);
+	assert_int_equal(datapath_counts(dp, &p.addr, &c), 0);
+
+	assert_int_equal(datapath_set_mode(dp, "relay"), 0);
+	assert_string_equal(datapath_carrier(dp), "relay");
+	assert_int_equal(datapath_refresh(dp), 0);
+	assert_int_equal(access(PINS "/progs/kvs_ingress", F_OK), 0); /* until the next start */
+	datapath_close(dp, false);
+
+	dp = opened(DATAPATH_ATTACH_AUTO);
+	assert_int_not_equal(access(PINS "/progs/kvs_ingress", F_OK), 0);
+	assert_int_not_equal(access(PINS "/maps/kvs_splices", F_OK), 0);
+	assert_int_equal(link_program(if_nametoindex("kvp0"), "egress"),
+			 pinned_id(PINS "/progs/kvs_pod_egress", false));
+	assert_int_equal(pinned_id(PINS "/maps/kvs_pods", true), id);
+	datapath_close(dp, true);
+}
+
 static void pods_that_leave_lose_their_counts_others_keep_them(void **state)
 {
 	struct datapath_pod a, b;
@@ -539,6 +578,7 @@ int main(void)
 		story(devices_are_those_of_the_routes_to_the_pods),
 		story(named_devices_are_used_as_named_dots_included),
 		story(a_restart_takes_over_every_pin_and_the_counts),
+		story(the_mode_is_a_switch_at_run_time),
 		story(pods_that_leave_lose_their_counts_others_keep_them),
 		story(more_pods_than_room_is_an_error_that_says_so),
 		story(a_pinned_map_of_another_build_is_left_alone_and_named),

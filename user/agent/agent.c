@@ -104,7 +104,7 @@ static void sync_datapath(struct agent *a)
 	datapath_set_pods(a->datapath, pods, n); /* what it could not do is in datapath_why */
 }
 
-/* TC prepares connections to these for splicing. TLS is not among them, since it ends in user space. */
+/* TC prepares connections to these for splicing. */
 static void tell_listeners(struct agent *a)
 {
 	struct net_addr *addrs = calloc(a->cfg->nlisteners, sizeof(*addrs));

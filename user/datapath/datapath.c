@@ -9,6 +9,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,13 +114,14 @@ static bool mode_splices(const char *mode)
 	return !mode || strcmp(mode, "auto") == 0 || strcmp(mode, "tc") == 0;
 }
 
-/* Splices that a former daemon has left need their programs, whatever the mode. */
+/* Splices that a former daemon has left, or that one makes which still lives, need their programs, whatever the mode.
+ */
 static int load(struct datapath *dp, bool splices)
 {
 	char why[DATAPATH_WHY_MAX] = "";
 	int r;
 
-	if (splices || pins_in_use(PIN_DIR)) {
+	if (splices || pins_in_use(PIN_DIR) || owner_any(PIN_DIR)) {
 		r = kernel_load(dp, SET_SPLICE);
 		if (!r) {
 			struct splicer *sp = splicer_new(dp);
@@ -350,10 +352,11 @@ void datapath_drain(struct datapath *dp)
 
 int datapath_set_pods(struct datapath *dp, const struct datapath_pod *pods, unsigned n)
 {
+	_Static_assert(offsetof(struct datapath_pod, addr) == 0, "a pod begins with its address");
 	struct kvs_pod_key *v;
 	unsigned unique;
 
-	v = keys_of(&pods->addr, sizeof(*pods), n, &unique);
+	v = keys_of((const struct net_addr *)pods, sizeof(*pods), n, &unique);
 	if (!v)
 		return -ENOMEM;
 	free(dp->pods);

@@ -215,6 +215,22 @@ static void meta_write(int fd)
 	bpf_map_update_elem(fd, &zero, &meta, BPF_ANY);
 }
 
+/* Of another set, whose programs are gone: memory for nobody. */
+static void maps_unpin_others(struct bpf_object *obj)
+{
+	char path[PIN_MAX];
+	struct dirent *e;
+	DIR *d = opendir(PIN_DIR "/maps");
+
+	while (d && (e = readdir(d))) {
+		snprintf(path, sizeof(path), PIN_DIR "/maps/%.100s", e->d_name);
+		if (e->d_name[0] != '.' && !bpf_object__find_map_by_name(obj, e->d_name))
+			unlink(path);
+	}
+	if (d)
+		closedir(d);
+}
+
 static const char *const map_names[MAPS] = {
 #define X(name) [MAP_##name] = "kvs_" #name,
 	MAPS_LIST(X)
@@ -272,6 +288,8 @@ int kernel_load(struct datapath *dp, enum set set)
 	r = maps_pin(obj, dp->why);
 	r = r ? r : programs_settle(dp, obj, set);
 	r = r ? r : maps_take(dp, obj, set);
+	if (!r)
+		maps_unpin_others(obj);
 out:
 	bpf_object__close(obj);
 	return r;

@@ -112,14 +112,14 @@ static void watch_one(struct splicer *sp, uint32_t id, uint64_t now)
 	uint32_t gen = atomic_load_explicit(&slot->gen, memory_order_relaxed), found;
 	struct kvs_splice s;
 	struct diag d;
-	bool served;
+	bool served, first = slot->watch.gen != gen;
 
 	if (!atomic_load_explicit(&slot->pair, memory_order_acquire) || splice_read(sp, id, &s))
 		return;
-	if (s.gen != gen && s.state == KVS_FREE && slot->watch.gen != gen) {
-		slot->watch.gen = gen; /* its bind may be under way; next time it is gone */
-		return;
-	}
+	if (first)
+		slot->watch = (struct watch){ .gen = gen };
+	if (first && s.gen != gen)
+		return; /* its bind may be under way; next time it is gone */
 	served = s.state < KVS_ACTIVE || (served_why(sp, s.c.ifindex) != CARRIER_WHY_NOT_SERVED &&
 					  served_why(sp, s.u.ifindex) != CARRIER_WHY_NOT_SERVED);
 	found = watch_judge(&s, gen, &slot->watch, now, sp->stall, served);
