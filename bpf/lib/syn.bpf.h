@@ -118,18 +118,23 @@ static __always_inline bool has_socket(struct __sk_buff *skb, const struct kvs_t
 	return state != BPF_TCP_LISTEN && state != BPF_TCP_TIME_WAIT;
 }
 
-/* The client has gone and is here anew: nothing more of the old response may reach it. The old splice ends when user
- * space has read the reset. */
-static __always_inline void splice_abandon(const struct kvs_conn *c)
+/* A client that has reset (or closed) is here anew: nothing more of the old response may reach it. The old splice ends
+ * when user space has read the reset. False: it has said nothing of the kind, and may be somebody else. */
+static __always_inline bool splice_abandon(const struct kvs_conn *c)
 {
 	struct kvs_splice *sp = c->splice ? bpf_map_lookup_elem(&kvs_splices, &c->splice) : NULL;
+	bool gone = true;
 
 	if (!sp)
-		return;
+		return true;
 	bpf_spin_lock(&sp->lock);
-	if (sp->gen == c->gen)
-		sp->flags |= KVS_F_CLIENT | KVS_F_BROKEN;
+	if (sp->gen == c->gen && sp->state != KVS_FREE) {
+		gone = sp->flags & KVS_F_CLIENT;
+		if (gone)
+			sp->flags |= KVS_F_BROKEN;
+	}
 	bpf_spin_unlock(&sp->lock);
+	return gone;
 }
 
 /* From a client. */
@@ -143,9 +148,8 @@ static __always_inline enum kvs_row syn_of_client(struct __sk_buff *skb, struct 
 		return KVS_ROW_OTHER;
 	conn = bpf_map_lookup_elem(&kvs_conns, &sc->t);
 	if (conn) {
-		if (has_socket(skb, &sc->t))
+		if (has_socket(skb, &sc->t) || !splice_abandon(conn))
 			return KVS_ROW_SYN_KNOWN;
-		splice_abandon(conn);
 		bpf_map_delete_elem(&kvs_conns, &sc->t);
 	}
 	if (!tcp_is_there(skb, sc))

@@ -169,10 +169,19 @@ static void options_at_odd_places_and_broken_ones(void **state)
 	assert_int_equal(syn.ws_rem, 0xff);
 }
 
-static void a_syn_clears_a_closed_entry_and_no_other(void **state)
+static uint32_t splice_flags(void)
+{
+	struct kvs_splice sp;
+	uint32_t id = 1;
+
+	assert_int_equal(bpf_map_lookup_elem_flags(bpf_map__fd(skel->maps.kvs_splices), &id, &sp, BPF_F_LOCK), 0);
+	return sp.flags;
+}
+
+static void a_syn_clears_a_dead_entry_and_no_other(void **state)
 {
 	struct kvs_tuple t = tuple_of(AF_INET, KVS_SIDE_C);
-	struct kvs_conn conn;
+	struct kvs_conn conn, late;
 	union kvs_row_counts before, after;
 	uint8_t out[40];
 	int fd;
@@ -182,27 +191,33 @@ static void a_syn_clears_a_closed_entry_and_no_other(void **state)
 	maps_clear();
 	listen_on(AF_INET, false);
 	rows_read(&before);
-	splice_put(AF_INET, KVS_FREE, 0, 0, NULL); /* open, unbound, with an offset */
-	syn_run(AF_INET, CI, SYN, 1000, syn_options, sizeof(syn_options), out);
-	assert_memory_equal(out, syn_options, sizeof(syn_options));
+	splice_put(AF_INET, KVS_FREE, 0, 0, NULL); /* unbound, with an offset, and without a socket */
 	assert_int_equal(bpf_map_lookup_elem(fd, &t, &conn), 0);
+	syn_run(AF_INET, CI, SYN, 1000, syn_options, sizeof(syn_options), out);
+	assert_int_equal(bpf_map_lookup_elem(fd, &t, &late), -ENOENT);
 	conn.closed_at = 5;
 	conn.splice = 1;
 	splice_put(AF_INET, KVS_ACTIVE, 0, 0, NULL);
 	conn.gen = 7;
 	bpf_map_update_elem(fd, &t, &conn, BPF_ANY); /* closed but bound: an orphan */
 	syn_run(AF_INET, CI, SYN, 1000, syn_options, sizeof(syn_options), out);
-	assert_int_equal(bpf_map_lookup_elem(fd, &t, &conn), 0);
+	assert_memory_equal(out, syn_options, sizeof(syn_options));
+	assert_int_equal(bpf_map_lookup_elem(fd, &t, &late), 0);
+	splice_put(AF_INET, KVS_ACTIVE, 0, KVS_F_CLIENT, NULL); /* and the client had reset it */
+	bpf_map_update_elem(fd, &t, &conn, BPF_ANY);
+	syn_run(AF_INET, CI, SYN, 1000, syn_options, sizeof(syn_options), out);
+	assert_int_equal(bpf_map_lookup_elem(fd, &t, &late), -ENOENT);
+	assert_true(splice_flags() & KVS_F_BROKEN);
 	conn.splice = 0;
 	bpf_map_update_elem(fd, &t, &conn, BPF_ANY);
 	syn_run(AF_INET, CI, SYN, 1000, syn_options, sizeof(syn_options), out);
 	assert_int_equal(bpf_map_lookup_elem(fd, &t, &conn), -ENOENT);
 	rows_read(&after);
-	assert_int_equal(after.syn_of_open - before.syn_of_open, 2);
-	assert_int_equal(after.syn - before.syn, 1);
+	assert_int_equal(after.syn_of_open - before.syn_of_open, 1);
+	assert_int_equal(after.syn - before.syn, 3);
 	/* ours, on the tuple of a stream that goes on */
 	splice_put(AF_INET, KVS_ACTIVE, 0, KVS_F_ORPHAN, NULL);
-	assert_int_equal(syn_run(AF_INET, PE, SYN, 1000, syn_options, sizeof(syn_options), out), TC_ACT_STOLEN);
+	assert_int_equal(syn_run(AF_INET, PE, SYN, 1000, syn_options, sizeof(syn_options), out), TC_ACT_REDIRECT);
 }
 
 static void what_cannot_be_read_of_a_known_connection_is_dropped(void **state)
@@ -221,7 +236,7 @@ static void what_cannot_be_read_of_a_known_connection_is_dropped(void **state)
 	len = packet_build(in, AF_INET, PE, &p);
 	in[ETH_HLEN + 20 + 12] = 0x40; /* a TCP header of 16 bytes */
 	raw_run(in, len, PE, 0, AF_INET, &r);
-	assert_int_equal(r.verdict, TC_ACT_STOLEN);
+	assert_int_equal(r.verdict, TC_ACT_REDIRECT); /* to nowhere */
 	len = packet_build(in, AF_INET, PI, &p);
 	in[ETH_HLEN + 7] = 3; /* a later fragment: whose, one cannot know */
 	in[ETH_HLEN + 6] = 0;
@@ -553,7 +568,7 @@ int main(void)
 		cmocka_unit_test(a_handshake_makes_an_entry_without_timestamps),
 		cmocka_unit_test(only_announced_sockets_are_touched_on_the_way_to_a_pod),
 		cmocka_unit_test(options_at_odd_places_and_broken_ones),
-		cmocka_unit_test(a_syn_clears_a_closed_entry_and_no_other),
+		cmocka_unit_test(a_syn_clears_a_dead_entry_and_no_other),
 		cmocka_unit_test(what_cannot_be_read_of_a_known_connection_is_dropped),
 		cmocka_unit_test(bind_arm_and_unbind_say_why_not),
 		cmocka_unit_test(unbinding_moves_the_offsets_on),
