@@ -335,7 +335,11 @@ static void bench_guess(size_t bytes, uint64_t life, const char *what)
 	struct kvindex *x = must(index_new(&qsbr, (size_t)512 << 20, 3));
 	size_t other_n = (size_t)8 << 20;
 	uint32_t n = (uint32_t)(bytes / INDEX_CHUNK), ns[GUESSED];
-	uint64_t *at = must(malloc(n * sizeof(*at))), t0, end = 0, blocks, guesses;
+	uint64_t *at = must(malloc(n * sizeof(*at))), *thin = must(malloc(index_places(0, n) * sizeof(*thin)));
+	struct index_guess g = {
+		.ns = 1, .at = thin, .n = n, .tokens_per_chunk_q8 = 14 * 256, .until_ns = life, .lru_chunks = 28571
+	};
+	uint64_t t0, end = 0, blocks, guesses;
 	volatile char *other = must(malloc(other_n));
 	struct rng rng = { bytes };
 
@@ -345,7 +349,9 @@ static void bench_guess(size_t bytes, uint64_t life, const char *what)
 		for (size_t k = 0; k < other_n; k += 64)
 			other[k]++;
 		t0 = time_mono();
-		if (index_speculate(x, i % 3, 1, at, 0, n, 14 * 256, life, 28571))
+		index_thin(at, 0, n, thin);
+		g.holder = i % 3;
+		if (index_speculate(x, &g))
 			exit(1);
 		ns[i] = (uint32_t)(time_mono() - t0);
 	}
@@ -359,6 +365,7 @@ static void bench_guess(size_t bytes, uint64_t life, const char *what)
 	printf("guess     %4zu KB, %s: p50 %.1f us a prompt, p90 %.1f us, %.1f us to end it; %llu kept\n", bytes >> 10,
 	       what, ns[GUESSED / 2] / 1e3, ns[GUESSED * 9 / 10] / 1e3, (double)end / 1e3, (unsigned long long)guesses);
 	free((void *)other);
+	free(thin);
 	free(at);
 	index_free(x);
 }

@@ -744,6 +744,86 @@ def test_without_a_vocabulary_pods_with_events_are_approximate(w):
     need(any("model-path" in x for x in g.cli("status")["warnings"]), "status does not say why")
 
 
+def places(n):
+    """Guesses that the index keeps of a prompt of n bytes."""
+    c = n // 56
+    return min(c, 128) + max(min(c, 512) - 128, 0) // 8 + max(min(c, 2048) - 512, 0) // 32 + max(c - 2048, 0) // 128
+
+
+def guessed(g, pod):
+    return g.pod_state(pod)["speculative"]
+
+
+def answers(status):
+    def handler(c, r):
+        r.read_body()
+        if not status[0]:
+            return "close"
+        c.reply({"n": len(r.body)}, status[0], ["Retry-After: 1"] if status[0].startswith("503") else [])
+    return handler
+
+
+def rows(a):
+    return {r["pod"]: r["matched_tokens"] for r in json.loads(a.headers["x-kvsteer-decision"])["candidates"]}
+
+
+def served_elsewhere(w, n, bad, status, spoil, early=0):
+    """The first pod fails; the prompt is to be expected on the other one, and there alone."""
+    good = w.pod(answers(["200 OK"]), "127.0.0.8")
+    g = w.gateway([bad, good], pool="scheduling: {policy: round-robin}", limits="retries: 2", health="60s")
+    spoil()
+    for i in range(4):
+        p = text(n)
+        a = g.post({"model": "m", "prompt": p}, headers=["x-kvsteer-explain: 1"])
+        need(a.status == 200 and a.headers["x-kvsteer-pod"] == good.name, "%d from %s" % (a.status, a.headers.get("x-kvsteer-pod")))
+        until(lambda: guessed(g, good) == (i + 1) * places(n), "request %d is expected where it was served" % i)
+        if g.metric("retries_total"):
+            break
+    need(g.metric("retries_total") == 1, "nothing was tried twice")
+    need(guessed(g, bad) == 0, "%d guesses of what it has not got" % guessed(g, bad))
+    need(g.metric("early_decisions_total") >= early, "not decided early")
+    status[0] = "200 OK"
+    if not bad.open:
+        bad.listen()
+    seen = until(lambda: (m := rows(g.post({"model": "m", "prompt": p + text(100)}, headers=["x-kvsteer-explain: 1"]))).get(bad.name) is not None and m,
+                 "it is tried again", 10, 0.2)
+    need(seen[bad.name] == 0 and seen[good.name] > n / 8, "matched: %s" % seen)
+
+
+def test_a_prompt_that_a_pod_was_too_busy_for_is_expected_on_the_next(w):
+    status = ["503 Service Unavailable"]
+    served_elsewhere(w, 3000, w.pod(answers(status), "127.0.0.7"), status, lambda: 0)
+
+
+def test_a_long_prompt_that_a_pod_was_too_busy_for_is_expected_on_the_next(w):
+    """Decided before it was whole."""
+    status = ["503 Service Unavailable"]
+    served_elsewhere(w, 400000, w.pod(answers(status), "127.0.0.7"), status, lambda: 0, early=1)
+
+
+def test_a_prompt_that_did_not_reach_a_pod_is_expected_on_the_next(w):
+    bad = w.pod(answers(["200 OK"]), "127.0.0.7")
+    served_elsewhere(w, 3000, bad, [""], bad.close)
+
+
+def test_a_prompt_that_a_pod_failed_is_not_expected_there(w):
+    status = [""]
+    pod = w.pod(answers(status))
+    g = w.gateway([pod], limits="retries: 0", health="60s")
+    said = 0
+    for how in ("", "503 Service Unavailable", "500 Internal Server Error", "400 Bad Request"):
+        status[0] = how
+        a = g.post({"model": "m", "prompt": text(3000)})
+        need(a.status == (int(how[:3]) if how else 502), "status %d" % a.status)
+        # Guesses are taken in order: when the second one is there, the first would be.
+        status[0] = "200 OK"
+        a = g.post({"model": "m", "prompt": text(560 + 56 * said)})
+        need(a.status == 200, "status %d" % a.status)
+        said += places(560 + 56 * said)
+        until(lambda: guessed(g, pod) >= said, "what was served is expected")
+        need(guessed(g, pod) == said, "%s: %d guesses, %d were served" % (how or "cut", guessed(g, pod), said))
+
+
 def test_the_turns_of_a_chat_stay_on_one_pod(w):
     g = gateway(w, [w.sim(ip="127.0.0.%d" % i) for i in (3, 4, 5)])
     for _ in range(4):

@@ -207,7 +207,7 @@ static void a_guess_is_seen_and_can_be_taken_back(void **state)
 {
 	static char text[INDEX_CHUNK * 4 + 1];
 	struct str parts[1] = { STR(BASE) };
-	struct events_guess g = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8 };
+	struct events_guess g = { .guess = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8 } };
 	struct index_text t;
 	struct scene c;
 
@@ -217,9 +217,9 @@ static void a_guess_is_seen_and_can_be_taken_back(void **state)
 		g.at = malloc(8 * sizeof(*g.at));
 		index_text_init(&t, g.at, 8);
 		assert_int_equal(index_text_feed(c.x, &t, text, strlen(text)), 0);
-		g.n = t.n;
-		g.ns = index_namespace(c.x, parts, 1);
-		g.until_ns = time_mono() + 60 * NS_PER_S;
+		g.guess.n = t.n;
+		g.guess.ns = index_namespace(c.x, parts, 1);
+		g.guess.until_ns = time_mono() + 60 * NS_PER_S;
 		g.drop = drop;
 		assert_int_equal(events_guess(c.e, &g), 0);
 		until(drop ? predicted(&c, text) == 0 : predicted(&c, text) > 0);
@@ -232,7 +232,7 @@ static void a_guess_may_continue_an_earlier_one(void **state)
 {
 	static char text[INDEX_CHUNK * 8 + 1];
 	struct str parts[1] = { STR(BASE) };
-	struct events_guess g = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8 };
+	struct events_guess g = { .guess = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8 } };
 	unsigned long before = 0;
 	struct index_text t;
 	uint64_t at[9];
@@ -243,11 +243,11 @@ static void a_guess_may_continue_an_earlier_one(void **state)
 	begin(&c, false);
 	index_text_init(&t, at, 9);
 	assert_int_equal(index_text_feed(c.x, &t, text, strlen(text)), 0);
-	g.ns = index_namespace(c.x, parts, 1);
-	g.until_ns = time_mono() + 60 * NS_PER_S;
+	g.guess.ns = index_namespace(c.x, parts, 1);
+	g.guess.until_ns = time_mono() + 60 * NS_PER_S;
 	for (unsigned from = 0; from < 8; from += 4) {
-		g.from = from;
-		g.n = from + 4;
+		g.guess.from = from;
+		g.guess.n = from + 4;
 		g.at = malloc(4 * sizeof(*g.at));
 		memcpy(g.at, at + from, 4 * sizeof(*g.at));
 		assert_int_equal(events_guess(c.e, &g), 0);

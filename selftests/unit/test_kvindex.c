@@ -13,6 +13,7 @@
 
 #include "base/rand.h"
 #include "base/time.h"
+#include "guess.h"
 #include "kvindex/kvindex.h"
 
 #define BLOCK  16 /* tokens */
@@ -542,7 +543,7 @@ static void a_long_prompt_is_guessed_to_within_its_grid(void **state)
 	const char *text = text_of(0, 170000);
 
 	chunks_of(x, text, 12000 * INDEX_CHUNK, at, 12100);
-	assert_int_equal(index_speculate(x, 0, 0, at, 0, 12000, 14 * 256, NS_PER_S, 0), 0);
+	assert_int_equal(speculate(x, 0, 0, at, 0, 12000, 14 * 256, NS_PER_S, 0), 0);
 	assert_true(stats(x).nodes < 310);
 	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
 		uint32_t c = parts[i], step = c < 128 ? 1 : c < 512 ? 8 : c < 2048 ? 32 : 128;
@@ -552,7 +553,7 @@ static void a_long_prompt_is_guessed_to_within_its_grid(void **state)
 		assert_int_equal(hit.tokens, hit.bytes / 4);
 	}
 	/* The same beginning, said by another. */
-	assert_int_equal(index_speculate(x, 1, 0, at, 0, 3000, 14 * 256, 0, 4000), 0);
+	assert_int_equal(speculate(x, 1, 0, at, 0, 3000, 14 * 256, 0, 4000), 0);
 	assert_int_equal(look(x, 1, 0, text, 12000 * INDEX_CHUNK).bytes, 3000 / 128 * 128 * INDEX_CHUNK);
 	assert_int_equal(look(x, 0, 0, text, 12000 * INDEX_CHUNK - 1).bytes, 11999 / 128 * 128 * INDEX_CHUNK);
 	index_free(x);
@@ -574,8 +575,8 @@ static void guesses_go_on_behind_real_blocks(void **state)
 		chunks_of(x, text, 4000 * INDEX_CHUNK, at, 4001);
 		put(x, 0, 1, text, blocks[i]);
 		put(x, 1, 1, text, 3000); /* whose blocks go on over the multiples */
-		assert_int_equal(
-			index_speculate(x, 0, 0, at, (uint32_t)(real / INDEX_CHUNK), 4000, 14 * 256, NS_PER_S, 0), 0);
+		assert_int_equal(speculate(x, 0, 0, at, (uint32_t)(real / INDEX_CHUNK), 4000, 14 * 256, NS_PER_S, 0),
+				 0);
 		for (size_t k = 0; k < sizeof(parts) / sizeof(parts[0]); k++) {
 			uint32_t c = parts[k], step = c < 128 ? 1 : c < 512 ? 8 : c < 2048 ? 32 : 128;
 			uint64_t want = (uint64_t)(c / step * step) * INDEX_CHUNK, len = (uint64_t)c * INDEX_CHUNK + 1;
@@ -602,9 +603,9 @@ static void a_match_by_guess_tells_its_age(void **state)
 	chunks_of(x, text, 2000, at, 80);
 	chunks_of(x, text_of(1, 1000), 4000, rest, 80); /* takes the place of the former */
 	for (int round = 0; round < 2; round++) {
-		assert_int_equal(index_speculate(x, 0, 0, at, 0, 35, 14 * 256, 0, 1000), 0);
+		assert_int_equal(speculate(x, 0, 0, at, 0, 35, 14 * 256, 0, 1000), 0);
 		assert_in_range(look(x, 0, 0, text, 2000).age, 0, 35);
-		assert_int_equal(index_speculate(x, 0, 0, rest, 0, 60, 14 * 256, 0, 1000), 0);
+		assert_int_equal(speculate(x, 0, 0, rest, 0, 60, 14 * 256, 0, 1000), 0);
 		assert_in_range(look(x, 0, 0, text, 2000).age, 60, 95);
 	}
 	index_free(x);
@@ -618,8 +619,8 @@ static void a_guess_ends_with_its_time(void **state)
 	struct index_hit hit;
 
 	chunks_of(x, text, 4000, at, 80);
-	assert_int_equal(index_speculate(x, 0, 0, at, 0, 71, 14 * 256, until, 0), 0);
-	assert_int_equal(index_speculate(x, 1, 0, at, 0, 30, 14 * 256, until + 30 * NS_PER_S, 0), 0);
+	assert_int_equal(speculate(x, 0, 0, at, 0, 71, 14 * 256, until, 0), 0);
+	assert_int_equal(speculate(x, 1, 0, at, 0, 30, 14 * 256, until + 30 * NS_PER_S, 0), 0);
 	hit = look(x, 0, 0, text, 4000);
 	assert_int_equal(hit.bytes, 71 * INDEX_CHUNK);
 	assert_int_equal(hit.tokens, 71 * 14);
@@ -636,7 +637,7 @@ static void a_guess_ends_with_its_time(void **state)
 	assert_int_equal(stats(x).nodes, 0);
 	assert_int_equal(stats(x).expired, 101);
 	/* An end that has passed already. */
-	assert_int_equal(index_speculate(x, 0, 0, at, 0, 4, 256, until, 0), 0);
+	assert_int_equal(speculate(x, 0, 0, at, 0, 4, 256, until, 0), 0);
 	index_tick(x, until + 30 * NS_PER_S);
 	assert_int_equal(stats(x).nodes, 0);
 	index_free(x);
@@ -649,15 +650,15 @@ static void a_guess_is_refreshed_and_undone(void **state)
 	uint64_t at[80];
 
 	chunks_of(x, text, 4000, at, 80);
-	assert_int_equal(index_speculate(x, 0, 0, at, 0, 20, 14 * 256, 1000, 0), 0);
-	assert_int_equal(index_speculate(x, 0, 0, at, 0, 10, 14 * 256, NS_PER_S, 0), 0);
-	index_unspeculate(x, 0, 0, at, 0, 10);
+	assert_int_equal(speculate(x, 0, 0, at, 0, 20, 14 * 256, 1000, 0), 0);
+	assert_int_equal(speculate(x, 0, 0, at, 0, 10, 14 * 256, NS_PER_S, 0), 0);
+	unspeculate(x, 0, 0, at, 0, 10);
 	assert_int_equal(look(x, 0, 0, text, 4000).bytes, 20 * INDEX_CHUNK);
 	index_tick(x, 2000);
 	assert_int_equal(look(x, 0, 0, text, 4000).bytes, 10 * INDEX_CHUNK);
-	index_unspeculate(x, 0, 0, at, 5, 10);
+	unspeculate(x, 0, 0, at, 5, 10);
 	assert_int_equal(look(x, 0, 0, text, 4000).bytes, 5 * INDEX_CHUNK);
-	index_unspeculate(x, 0, 0, at, 0, 80 - 9);
+	unspeculate(x, 0, 0, at, 0, 80 - 9);
 	assert_int_equal(stats(x).nodes, 0);
 	index_free(x);
 }
@@ -671,7 +672,7 @@ static void real_blocks_win_over_guesses(void **state)
 
 	chunks_of(x, text, 4000, at, 80);
 	put(x, 0, 100, text, 10); /* 640 bytes */
-	assert_int_equal(index_speculate(x, 0, 0, at, 11, 40, 14 * 256, NS_PER_S, 0), 0);
+	assert_int_equal(speculate(x, 0, 0, at, 11, 40, 14 * 256, NS_PER_S, 0), 0);
 	hit = look(x, 0, 0, text, 4000);
 	assert_false(hit.exact);
 	assert_int_equal(hit.bytes, 40 * INDEX_CHUNK);
@@ -699,10 +700,10 @@ static void an_engine_without_events_has_an_lru(void **state)
 		memcpy(text[d], text_of(d, 560), 2240);
 		chunks_of(x, text[d], 2240, at[d], 40);
 	}
-	assert_int_equal(index_speculate(x, 0, 0, at[0], 0, 40, 3584, 0, 100), 0);
-	assert_int_equal(index_speculate(x, 0, 0, at[1], 0, 40, 3584, 0, 100), 0);
-	assert_int_equal(index_speculate(x, 0, 0, at[0], 0, 5, 3584, 0, 100), 0);
-	assert_int_equal(index_speculate(x, 0, 0, at[2], 0, 40, 3584, 0, 100), 0);
+	assert_int_equal(speculate(x, 0, 0, at[0], 0, 40, 3584, 0, 100), 0);
+	assert_int_equal(speculate(x, 0, 0, at[1], 0, 40, 3584, 0, 100), 0);
+	assert_int_equal(speculate(x, 0, 0, at[0], 0, 5, 3584, 0, 100), 0);
+	assert_int_equal(speculate(x, 0, 0, at[2], 0, 40, 3584, 0, 100), 0);
 	index_holder_stats(x, 0, &blocks, &guesses);
 	assert_int_equal(guesses, 100);
 	/* 120 chunks for 100 places: the tail of the first text goes, its head was used again. */
@@ -728,7 +729,7 @@ static void at_the_ceiling_guesses_go_first_then_old_blocks(void **state)
 	x = index_new(&qsbr, max, 8);
 	text = text_of(0, 3000);
 	chunks_of(x, text, 11200, at, 200);
-	assert_int_equal(index_speculate(x, 0, 0, at, 0, 200, 3584, NS_PER_S, 0), 0);
+	assert_int_equal(speculate(x, 0, 0, at, 0, 200, 3584, NS_PER_S, 0), 0);
 	for (unsigned doc = 0; doc < 2000; doc++) {
 		snprintf(text, 11, "%010u", doc);
 		assert_int_equal(put_from(x, doc % 8, 0, false, 0, 100 * doc, text, 100, BLOCK, TIER_GPU), 0);
@@ -784,7 +785,7 @@ static void nothing_grows_through_the_ceiling(void **state)
 						 0);
 			chunks_of(x, text, sizeof(at) / 8 * INDEX_CHUNK, at, 100);
 			if (rows[i].guess)
-				assert_int_equal(index_speculate(x, h, 0, at, 0, 100, 3584, NS_PER_S, 0), 0);
+				assert_int_equal(speculate(x, h, 0, at, 0, 100, 3584, NS_PER_S, 0), 0);
 			assert_in_range(stats(x).bytes, 0, max);
 		}
 		assert_true(stats(x).evicted > 1000);

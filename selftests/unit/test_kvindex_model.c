@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "base/rand.h"
+#include "guess.h"
 #include "kvindex/kvindex.h"
 
 #define HOLDERS	 7
@@ -440,14 +441,14 @@ static void step_guess(void)
 
 	index_text_init(&t, at, TEXT_MAX / INDEX_CHUNK + 1);
 	assert_int_equal(index_text_feed(x, &t, text, len), 0);
-	assert_int_equal(index_speculate(x, holder, ns, at, 0, t.n, q8, until, 60), 0);
+	assert_int_equal(speculate(x, holder, ns, at, 0, t.n, q8, until, 60), 0);
 	for (uint32_t i = chunks; i > 0; i--)
 		model_guess(holder, ns, text, i, q8, until);
 	if (!until && chunks)
 		model_lru(holder, 60);
 	if (below(3))
 		return;
-	index_unspeculate(x, holder, ns, at, 0, t.n);
+	unspeculate(x, holder, ns, at, 0, t.n);
 	for (uint32_t i = chunks; i > 0; i--) {
 		struct mguess *g = guess_find(holder, ns, text, i);
 

@@ -15,6 +15,7 @@
 
 #include "base/rand.h"
 #include "base/time.h"
+#include "guess.h"
 #include "kvindex/kvindex.h"
 
 #define READERS 2
@@ -101,7 +102,7 @@ static void churn(struct rng *rng, unsigned round)
 	}
 	index_text_init(&t, at, LONG * BYTES / INDEX_CHUNK);
 	index_text_feed(x, &t, other, sizeof(other));
-	index_speculate(x, holder, 5, at, 0, (uint32_t)rng_below(rng, t.n), 3584, holder == 1 ? 0 : round + 20, 200);
+	speculate(x, holder, 5, at, 0, (uint32_t)rng_below(rng, t.n), 3584, holder == 1 ? 0 : round + 20, 200);
 	if (round % 64 == 0)
 		index_clear(x, holder);
 	/* The stable chain is stored again, so that it is never among the oldest. */

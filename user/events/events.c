@@ -111,15 +111,13 @@ static void follow_rebase(struct follow *f, struct post *q)
 		poll_known(f);
 }
 
-static void guess(struct events *e, const struct events_guess *g)
+static void guess(struct events *e, struct events_guess *g)
 {
-	const uint64_t *at = g->at - g->from; /* as the index counts: from the text's first chunk */
-
+	g->guess.at = g->at;
 	if (g->drop)
-		index_unspeculate(e->x, g->holder, g->ns, at, g->from, g->n);
+		index_unspeculate(e->x, &g->guess);
 	else
-		(void)index_speculate(e->x, g->holder, g->ns, at, g->from, g->n, g->tokens_per_chunk_q8, g->until_ns,
-				      g->lru_chunks); /* at the ceiling a guess is not worth an eviction */
+		(void)index_speculate(e->x, &g->guess); /* at the ceiling a guess is not worth an eviction */
 	e->active = true;
 }
 

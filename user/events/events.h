@@ -40,15 +40,11 @@ int events_remove(struct events *e, struct pod *p);
 /* Outside evidence that the cache is new or gone (restart seen in metrics, sleep): clear its holders. */
 int events_invalidate(struct events *e, struct pod *p, const char *why);
 
-/* Speculation by workers, any thread. <at> (malloc'ed, n - from hashes starting at chunk <from>) is given away. */
+/* Speculation by workers, any thread. <at> (malloc'ed; guess.at is not looked at) is given away. In the order of calls
+ * by one thread. */
 struct events_guess {
-	uint16_t holder;
-	uint64_t ns;
+	struct index_guess guess;
 	uint64_t *at;
-	uint32_t from, n;
-	uint32_t tokens_per_chunk_q8;
-	uint64_t until_ns; /* 0: the holder's LRU */
-	uint32_t lru_chunks;
 	bool drop; /* undo an earlier guess */
 };
 int events_guess(struct events *e, const struct events_guess *g);

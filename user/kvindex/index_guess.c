@@ -3,8 +3,9 @@
  *
  * A chunk is a node outside of the tree (found by its key alone, shared by holders); what a holder knows of it is a
  * record in guess[]: how often it was guessed and until when it holds. Records with an end hang in the holder's wheel,
- * one list per 17 ms, a longer wait goes round; the others in its LRU. A prompt's chunks are entered from the last to
- * the first, so in the LRU the tail of a prompt is always older than its head and goes first: what is left is a prefix.
+ * one list per 17 ms, a longer wait goes round; the others in its LRU. What is left of a prompt has to be a prefix: so
+ * its chunks enter the LRU from the last to the first, as the oldest goes first, and the wheel from the first to the
+ * last, as the head of a list does when room is needed.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -140,17 +141,39 @@ static int guess_put(struct kvindex *x, unsigned holder, uint32_t id, uint64_t u
 	return 0;
 }
 
+/* Places among the first <chunks>. */
+static uint32_t places(uint32_t chunks)
+{
+	return chunks <= 128	? chunks
+	       : chunks <= 512	? 128 + (chunks - 128) / 8
+	       : chunks <= 2048 ? 176 + (chunks - 512) / 32
+				: 224 + (chunks - 2048) / GUESS_GRID;
+}
+
+uint32_t index_places(uint32_t from, uint32_t n)
+{
+	return from < n ? places(n) - places(from) : 0;
+}
+
+void index_thin(const uint64_t *at, uint32_t from, uint32_t n, uint64_t *ret)
+{
+	uint32_t i = index_places(from, n);
+
+	for (uint32_t c = guess_floor(n); c > from; c = guess_floor(c - 1))
+		ret[--i] = at[c - 1];
+}
+
 #define AHEAD 8 /* guesses whose place in the table is fetched before it is needed */
 
-static void fetch_ahead(const struct kvindex *x, uint64_t ns, const uint64_t *at, uint32_t i)
+static void fetch_ahead(const struct kvindex *x, uint64_t ns, uint64_t h, uint32_t chunks)
 {
 	const struct table *t = atomic_load_explicit(&x->table, memory_order_relaxed);
-	uint64_t key = index_key(x, at[i], 0, (uint64_t)(i + 1) * INDEX_CHUNK, ns);
+	uint64_t key = index_key(x, h, 0, (uint64_t)chunks * INDEX_CHUNK, ns);
 
 	__builtin_prefetch((const void *)&t->slot[table_home(t, key)]);
 }
 
-static int guess_chunk(struct kvindex *x, unsigned holder, uint32_t root, uint64_t h, uint32_t chunks, uint32_t q8,
+static int guess_chunk(struct kvindex *x, const struct index_guess *g, uint32_t root, uint64_t h, uint32_t chunks,
 		       uint64_t until)
 {
 	uint32_t id = spec_get(x, root, h, (uint64_t)chunks * INDEX_CHUNK, true);
@@ -160,64 +183,103 @@ static int guess_chunk(struct kvindex *x, unsigned holder, uint32_t root, uint64
 	if (!id)
 		return -ENOMEM;
 	count_add(&x->said, guess_weight(chunks));
-	__atomic_store_n(&n->depth, x->said, __ATOMIC_RELAXED);
-	atomic_store_explicit(&n->tok_end, (uint32_t)((uint64_t)chunks * q8 >> 8), memory_order_relaxed);
-	r = guess_put(x, holder, id, until);
+	__atomic_store_n(&n->depth, x->said - g->age, __ATOMIC_RELAXED);
+	atomic_store_explicit(&n->tok_end, (uint32_t)((uint64_t)chunks * g->tokens_per_chunk_q8 >> 8),
+			      memory_order_relaxed);
+	r = guess_put(x, g->holder, id, until);
 	if (r)
 		node_free_unused(x, id);
 	return r;
 }
 
-int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint64_t *at, uint32_t from, uint32_t n,
-		    uint32_t tokens_per_chunk_q8, uint64_t until_ns, uint32_t lru_chunks)
+/* Making room may take the last guess below the root. */
+static int guess_place(struct kvindex *x, const struct index_guess *g, uint32_t root, uint32_t i, uint32_t chunks,
+		       uint64_t until)
 {
-	struct holder *h = &x->holder[holder];
-	uint32_t root;
 	int r;
 
-	if (holder >= x->nholders || (uint64_t)n * INDEX_CHUNK > UINT32_MAX)
-		return -EINVAL;
-	if (from >= n)
-		return 0;
-	if (until_ns && until_ns < x->ticked)
-		until_ns = x->ticked; /* its slot is the next to be looked at */
-	if (until_ns && !h->wheel) {
-		h->wheel = calloc(WHEEL_SLOTS, sizeof(*h->wheel));
-		if (!h->wheel)
-			return -ENOMEM;
-		stat_add(&x->st.bytes, WHEEL_SLOTS * sizeof(*h->wheel));
-	}
+	x->pin = root;
 	r = index_room(x, NULL, 0);
-	root = r ? 0 : root_get(x, ns);
-	if (!root)
-		r = -ENOMEM;
-	for (uint32_t c = guess_floor(n); c > from && !r; c = guess_floor(c - 1)) {
-		uint32_t ahead = AHEAD * guess_step(c);
+	return r ? r : guess_chunk(x, g, root, g->at[i], chunks, until);
+}
 
-		if (c > from + ahead)
-			fetch_ahead(x, ns, at, c - ahead - 1);
-		x->pin = root; /* making room may take the last guess below it */
-		r = index_room(x, NULL, 0);
-		if (!r)
-			r = guess_chunk(x, holder, root, at[c - 1], c, tokens_per_chunk_q8, until_ns);
+static int guess_forward(struct kvindex *x, const struct index_guess *g, uint32_t root, uint64_t until)
+{
+	uint32_t n = index_places(g->from, g->n), c = guess_floor(g->from);
+	int r = 0;
+
+	for (uint32_t i = 0; i < n && !r; i++) {
+		uint32_t step = guess_step(c + 1);
+
+		c += step;
+		if (i + AHEAD < n)
+			fetch_ahead(x, g->ns, g->at[i + AHEAD], c + AHEAD * step);
+		r = guess_place(x, g, root, i, c, until);
 	}
-	x->pin = 0;
-	if (root)
-		node_free_unused(x, root);
-	while (!until_ns && h->lru_n > lru_chunks)
-		guess_free(x, h->lru_tail);
-	holder_active(x, holder);
 	return r;
 }
 
-void index_unspeculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint64_t *at, uint32_t from, uint32_t n)
+static int guess_backward(struct kvindex *x, const struct index_guess *g, uint32_t root)
 {
-	uint32_t root = holder < x->nholders ? root_find(x, ns) : 0;
+	uint32_t i = index_places(g->from, g->n);
+	int r = 0;
+
+	for (uint32_t c = guess_floor(g->n); c > g->from && !r; c = guess_floor(c - 1)) {
+		if (--i >= AHEAD)
+			fetch_ahead(x, g->ns, g->at[i - AHEAD], c - AHEAD * guess_step(c));
+		r = guess_place(x, g, root, i, c, 0);
+	}
+	return r;
+}
+
+static int wheel_make(struct kvindex *x, struct holder *h)
+{
+	if (h->wheel)
+		return 0;
+	h->wheel = calloc(WHEEL_SLOTS, sizeof(*h->wheel));
+	if (!h->wheel)
+		return -ENOMEM;
+	stat_add(&x->st.bytes, WHEEL_SLOTS * sizeof(*h->wheel));
+	return 0;
+}
+
+int index_speculate(struct kvindex *x, const struct index_guess *g)
+{
+	struct holder *h = &x->holder[g->holder];
+	uint32_t root;
+	uint64_t until = g->until_ns;
+	int r;
+
+	if (g->holder >= x->nholders || (uint64_t)g->n * INDEX_CHUNK > UINT32_MAX)
+		return -EINVAL;
+	if (!index_places(g->from, g->n))
+		return 0;
+	if (until && until < x->ticked)
+		until = x->ticked; /* its slot is the next to be looked at */
+	if (until && wheel_make(x, h))
+		return -ENOMEM;
+	r = index_room(x, NULL, 0);
+	root = r ? 0 : root_get(x, g->ns);
+	if (!root)
+		r = -ENOMEM;
+	r = r ? r : until ? guess_forward(x, g, root, until) : guess_backward(x, g, root);
+	x->pin = 0;
+	if (root)
+		node_free_unused(x, root);
+	while (!until && h->lru_n > g->lru_chunks)
+		guess_free(x, h->lru_tail);
+	holder_active(x, g->holder);
+	return r;
+}
+
+void index_unspeculate(struct kvindex *x, const struct index_guess *g)
+{
+	uint32_t root = g->holder < x->nholders ? root_find(x, g->ns) : 0, i = index_places(g->from, g->n);
 
 	x->pin = root;
-	for (uint32_t c = root ? guess_floor(n) : 0; c > from; c = guess_floor(c - 1)) {
-		uint32_t id = spec_get(x, root, at[c - 1], (uint64_t)c * INDEX_CHUNK, false);
-		uint32_t *of = id ? pmap_find(&x->guess_of, pair_key(holder, id)) : NULL;
+	for (uint32_t c = root ? guess_floor(g->n) : 0; c > g->from; c = guess_floor(c - 1)) {
+		uint32_t id = spec_get(x, root, g->at[--i], (uint64_t)c * INDEX_CHUNK, false);
+		uint32_t *of = id ? pmap_find(&x->guess_of, pair_key(g->holder, id)) : NULL;
 
 		if (of && !--x->guess[*of].refs)
 			guess_free(x, *of);
@@ -225,7 +287,7 @@ void index_unspeculate(struct kvindex *x, unsigned holder, uint64_t ns, const ui
 	x->pin = 0;
 	if (root) {
 		node_free_unused(x, root);
-		holder_active(x, holder);
+		holder_active(x, g->holder);
 	}
 }
 

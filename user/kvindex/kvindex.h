@@ -63,7 +63,7 @@ struct index_hit {
 	 * count as GPU. */
 	uint32_t in_tier[TIER_N];
 	uint32_t blocks;
-	uint32_t age;	/* not exact: chunks speculated, by anyone, since its end was last said; else 0 */
+	uint32_t age;	/* not exact: chunks speculated, by anyone, since all of it was last said; else 0 */
 	uint64_t bytes; /* where the match ends */
 };
 
@@ -97,14 +97,27 @@ unsigned index_remove(struct kvindex *x, unsigned holder, const uint64_t *hashes
 void index_clear(struct kvindex *x, unsigned holder); /* everything of a holder, speculation too */
 void index_clear_tier(struct kvindex *x, unsigned holder, enum index_tier tier);
 
-/* A prompt was sent to a holder, which will have it: chunk hashes <at[from … n)> of a text in <ns>, where the holder
- * has what is before (from ≤ bytes of its hit / INDEX_CHUNK; over a gap nothing matches). <tokens_per_chunk_q8> is the
- * tokens of one chunk times 256 (an estimate). <until_ns> 0: no expiry but the holder's LRU of <lru_chunks> (an engine
- * without events); else it is dropped then unless events have confirmed it. */
-int index_speculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint64_t *at, uint32_t from, uint32_t n,
-		    uint32_t tokens_per_chunk_q8, uint64_t until_ns, uint32_t lru_chunks);
-/* It failed: drop what that call inserted for these hashes and is unconfirmed. */
-void index_unspeculate(struct kvindex *x, unsigned holder, uint64_t ns, const uint64_t *at, uint32_t from, uint32_t n);
+/* A guess is that a holder will have a prompt, because it was sent there. Of a long prompt's chunks it is kept at some
+ * only, the *places*: all at first, fewer farther on (354 for a megabyte). How many are behind chunk <from> up to <n>,
+ * and their hashes, from the first to the last, out of <at>, which has those of all chunks. Any thread. */
+uint32_t index_places(uint32_t from, uint32_t n);
+void index_thin(const uint64_t *at, uint32_t from, uint32_t n, uint64_t *ret);
+
+struct index_guess {
+	uint16_t holder;
+	uint64_t ns;
+	const uint64_t *at; /* at the places behind <from> up to <n>, as index_thin gives them */
+	/* In chunks. The holder has what is before (from <= bytes of its hit / INDEX_CHUNK; over a gap nothing is sure
+	 * to match). */
+	uint32_t from, n;
+	uint32_t age;		      /* of that hit: a prompt is as old as its oldest part */
+	uint32_t tokens_per_chunk_q8; /* the tokens of one chunk times 256 (an estimate) */
+	uint64_t until_ns;	      /* it is dropped then unless events have confirmed it; 0: see next */
+	uint32_t lru_chunks;	      /* no expiry but by the holder's LRU of that many (an engine without events) */
+};
+int index_speculate(struct kvindex *x, const struct index_guess *g);
+/* It failed: drop what that call inserted and is unconfirmed. */
+void index_unspeculate(struct kvindex *x, const struct index_guess *g);
 
 /* Expire speculation, reclaim retired memory, resize. Call it every few ms to 100 ms. */
 void index_tick(struct kvindex *x, uint64_t now_ns);

@@ -18,8 +18,6 @@
 
 #include "proxy/proxy_int.h"
 
-#define GUESS_LIFE (2 * NS_PER_S)
-
 #define OPEN_MARGIN \
 	8192 /* bytes before the text's end: farther than two multiples at which guesses and blocks are found */
 #define LATE_PAUSE (60 * NS_PER_S) /* no early decisions, once a client has named its model behind the prompt */
@@ -178,50 +176,35 @@ static uint32_t prompt_tokens(const struct deciding *d)
 	return n > UINT32_MAX ? UINT32_MAX : n ? (uint32_t)n : 1;
 }
 
-/* What the chosen pod will hold: told to the index's writer once the request is on its way. */
-static void plan_guess(struct deciding *d, unsigned row)
+/* What the pod will hold, should the request go to it: guess.c tells it to the index's writer. */
+static void plan_guess(struct deciding *d, unsigned row, struct leg *leg)
 {
 	struct worker *w = d->w;
 	const struct proxy_pool *pool = d->r->pool;
+	const struct pod_sample *s = &d->s->samples[w->rows[row].pod];
 	struct pod *p = d->pods[row];
 	uint32_t q8 = atomic_load_explicit(&pool->bytes_per_token_q8, memory_order_relaxed);
-	bool live = d->in->exact && atomic_load(&p->index_live);
-	uint64_t tokens =
-		(uint64_t)d->s->samples[w->rows[row].pod].num_blocks * d->s->samples[w->rows[row].pod].block_size;
-	struct events_guess *g = &d->in->guess;
+	uint64_t tokens = (uint64_t)s->num_blocks * s->block_size;
 
-	*g = (struct events_guess){
-		.holder = p->holder[0],
-		.ns = d->ns,
-		.from = d->bytes[row] / INDEX_CHUNK,
-		.n = d->in->prompt.hash.n,
-		.tokens_per_chunk_q8 = INDEX_CHUNK * 256 * 256 / (q8 ? q8 : 1024),
-	};
-	if (!w->sh->events || g->holder >= INDEX_HOLDERS || (!live && !pool->cfg->approx_lru)) {
-		g->n = 0;
-	} else if (live) {
-		g->until_ns = loop_now(w->loop) + GUESS_LIFE;
-	} else {
-		g->lru_chunks = (uint32_t)((tokens ? tokens : pool->cfg->kv_tokens) * q8 / 256 / INDEX_CHUNK);
-		/* Without events only being said again keeps a prefix in the LRU; often enough is enough. */
-		if (d->age[row] > g->lru_chunks / 8)
-			g->from = 0;
-	}
+	leg->holder = p->holder[0];
+	leg->expires = d->in->exact && atomic_load(&p->index_live);
+	leg->from = d->bytes[row] / INDEX_CHUNK;
+	leg->age = d->age[row];
+	if (!w->sh->events || leg->holder >= INDEX_HOLDERS || (!leg->expires && !pool->cfg->approx_lru))
+		leg->holder = NO_HOLDER;
+	if (leg->expires)
+		return;
+	leg->lru_chunks = (uint32_t)((tokens ? tokens : pool->cfg->kv_tokens) * q8 / 256 / INDEX_CHUNK);
+	/* Without events only being said again keeps a prefix in the LRU; often enough is enough. */
+	if (leg->age > leg->lru_chunks / 8)
+		leg->from = leg->age = 0;
 }
 
-void decide_tell(struct request *r)
+/* The text is whole. */
+static void may_tell(struct deciding *d)
 {
-	struct events_guess *g = &r->in->guess;
-
-	if (g->from >= g->n)
-		return;
-	g->at = malloc((g->n - g->from) * sizeof(*g->at));
-	if (!g->at)
-		return;
-	memcpy(g->at, r->in->prompt.hash.at + g->from, (g->n - g->from) * sizeof(*g->at));
-	if (events_guess(r->c->w->sh->events, g))
-		free(g->at);
-	g->n = 0;
+	d->r->told.ns = d->ns;
+	d->r->told.chunks = d->in->prompt.hash.n;
 }
 
 /* The best rows into the explain record, by selection: there are few. */
@@ -283,14 +266,16 @@ static void commit(struct deciding *d, const struct sched_out *out)
 	stats_inc(d->w->st, counters[d->terms.mode]);
 	for (unsigned i = 0; i < out->n; i++) {
 		const struct sched_row *row = &d->w->rows[out->row[i]];
+		struct leg *leg = &r->legs[r->nlegs++];
 
-		r->legs[r->nlegs++] = (struct leg){
+		*leg = (struct leg){
 			.pod = pod_ref(d->pods[out->row[i]]),
 			.own = row->own,
 			.work = row->work,
 			.uncached = row->uncached,
 			.matched = row->matched,
 		};
+		plan_guess(d, out->row[i], leg);
 	}
 	r->d->policy = r->pool->policy->name;
 	r->d->mode = d->terms.mode;
@@ -354,8 +339,8 @@ static int decide_inside(struct deciding *d, struct refusal *no)
 		stats_inc(w->st, in->why);
 	pick(d, &out);
 	commit(d, &out);
-	if (!in->opaque && out.n)
-		plan_guess(d, out.row[0]);
+	if (!in->opaque)
+		may_tell(d);
 	return 0;
 }
 
@@ -470,7 +455,8 @@ static void rest_inside(struct deciding *d)
 			r->d->rows[k].matched = leg->matched;
 			r->d->rows[k].blocks = d->w->row_blocks[0];
 		}
-	plan_guess(d, 0);
+	plan_guess(d, 0, leg);
+	may_tell(d);
 }
 
 void decide_rest(struct request *r)
@@ -486,7 +472,7 @@ void decide_rest(struct request *r)
 	qsbr_enter(d.w->sh->qsbr, d.w->id);
 	rest_inside(&d);
 	qsbr_leave(d.w->sh->qsbr, d.w->id);
-	decide_tell(r);
+	guess_tell(r);
 }
 
 unsigned proxy_lookup(struct proxy_shared *sh, unsigned reader, struct str model, struct str text,

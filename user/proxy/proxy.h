@@ -9,6 +9,7 @@
  *   inspect.c   what a body says, while it arrives: model, prompt, salt, fields that may not pass
  *   prompt.c    the prompt's text and its hashes
  *   decide.c    candidates, match, pick, explain record
+ *   guess.c     what the index is told, and taken back when a leg fails
  *   upstream.c  a pod's connection and the pool of idle ones
  *   relay.c     the answer's carrier that always works
  *   splice.c    the answer's way into the kernel's hands, and back

@@ -105,6 +105,21 @@ struct leg {
 	struct pod *pod; /* a reference */
 	double own, work;
 	uint32_t uncached, matched;
+	/* What the index is told when the request goes there. */
+	uint16_t holder; /* NO_HOLDER: nothing */
+	bool expires;	 /* events confirm it; else it is in an LRU of */
+	uint32_t lru_chunks;
+	uint32_t from, age; /* of what it has of the prompt: chunks, and when it was said */
+};
+
+#define NO_HOLDER UINT16_MAX
+
+/* What the index was told of a request that is under way. */
+struct told {
+	uint64_t ns;
+	uint64_t *at;	 /* the prompt's hashes at index_thin's places */
+	uint32_t chunks; /* 0: there is nothing to tell, or not yet */
+	uint8_t leg;	 /* told of legs[leg - 1] */
 };
 
 struct request {
@@ -143,6 +158,7 @@ struct request {
 	struct leg legs[SCHED_RANKED_MAX];
 	uint8_t nlegs, leg, retries, stale_retries;
 	struct charge charge;
+	struct told told;
 
 	/* the answer */
 	bool resp_head, resp_done, dechunk, resp_keep;
@@ -237,6 +253,7 @@ size_t request_body_feed(struct request *r, const char *p, size_t n); /* how muc
 void request_ready(struct request *r);				      /* decide and dispatch */
 void request_dispatch(struct request *r);			      /* to legs[leg] */
 void request_free_body(struct request *r);
+void request_settle(struct request *r);			      /* sh->memory knows what it holds */
 void request_unqueue(struct request *r);		      /* it has a connection, or has ended */
 void request_send(struct request *r);			      /* more of it to the pod */
 void request_failed(struct request *r, enum pod_outcome why); /* the leg broke: retry, answer or cut */
@@ -277,8 +294,7 @@ struct inspection {
 	char model[128], salt[128];
 	struct prompt prompt;
 	uint32_t id_count;
-	struct events_guess guess; /* decide.c's; n 0: there is none */
-	struct {		   /* also: the chosen pod's match, if the rest of the text cannot change it */
+	struct { /* the chosen pod's match, if the rest of the text cannot change it */
 		bool known;
 		uint64_t ns, best_bytes;
 		uint32_t bytes, age, best_tokens;
@@ -314,7 +330,12 @@ struct refusal {
 int decide(struct request *r, struct refusal *no);
 bool decide_early(struct request *r); /* true: the rest of the body cannot change it, and legs[] are filled */
 void decide_rest(struct request *r);  /* after that: all of the body is here */
-void decide_tell(struct request *r);  /* the index's writer: what the chosen pod will hold */
+
+/* guess.c: what the pod of the leg under way will hold, told to the index's writer */
+void guess_tell(struct request *r);
+void guess_undo(struct request *r);    /* that leg has failed */
+void guess_settled(struct request *r); /* nothing can fail it any more */
+size_t guess_memory(const struct request *r);
 
 /* upstream.c */
 struct upstream *upstream_get(struct client *c, struct pod *p, bool fresh); /* NULL and errno */

@@ -178,7 +178,11 @@ static int take_head(struct request *r, const struct http_head *h)
 	r->dechunk = r->minor_10 && h->framing == HTTP_CHUNKED;
 	http_chunks_init(&r->resp_chunks);
 	usage_watch_init(&r->usage, str_starts(type, STR("text/event-stream")));
+	if (h->status >= 400)
+		guess_undo(r);
+	guess_settled(r);
 	slim(r);
+	request_settle(r);
 	b->off = b->len = 0;
 	write_head(r, h, b);
 	return 0;

@@ -229,10 +229,10 @@ int request_new(struct client *c, struct str head)
 
 /* --- the body --- */
 
-static void settle_memory(struct request *r)
+void request_settle(struct request *r)
 {
 	int64_t now = (int64_t)(r->body.cap + r->plain.cap + (r->in ? prompt_memory(&r->in->prompt) : 0) +
-				(r->unpack ? HTTP_INFLATE_MEMORY : 0));
+				(r->unpack ? HTTP_INFLATE_MEMORY : 0) + guess_memory(r));
 	int64_t d = now - r->memory;
 
 	if (d) {
@@ -257,7 +257,7 @@ void request_free_body(struct request *r)
 
 static bool over_memory(struct request *r)
 {
-	settle_memory(r);
+	request_settle(r);
 	return (uint64_t)atomic_load_explicit(&r->c->w->sh->memory, memory_order_relaxed) >
 	       r->c->w->sh->cfg->memory_max;
 }
@@ -315,7 +315,7 @@ static void read_off(struct request *r)
 	r->unpack = NULL;
 	buf_free(&r->plain);
 	r->vetted = true;
-	settle_memory(r);
+	request_settle(r);
 }
 
 static void body_whole(struct request *r)
@@ -516,7 +516,6 @@ void request_ready(struct request *r)
 	go(r);
 	if (r->grave.dead)
 		return;
-	decide_tell(r);
 	if (r->vetted)
 		read_off(r);
 	else
@@ -561,6 +560,8 @@ void request_dispatch(struct request *r)
 					  : limits(r)->first_byte));
 	if (u->writable)
 		request_send(r);
+	if (!r->grave.dead)
+		guess_tell(r);
 }
 
 void request_unqueue(struct request *r)
@@ -628,6 +629,8 @@ void request_send(struct request *r)
 
 static void drop_leg(struct request *r, bool failed)
 {
+	if (failed)
+		guess_undo(r);
 	ledger_release(&r->charge, failed, loop_now(r->c->w->loop));
 	if (r->u)
 		upstream_close(r->u, true);
@@ -831,7 +834,8 @@ void request_end(struct request *r, const char *end, enum stats_id how)
 	buf_free(&r->head);
 	request_free_body(r);
 	buf_free(&r->plain);
-	settle_memory(r);
+	guess_settled(r);
+	request_settle(r);
 	atomic_fetch_sub_explicit(&w->sh->streams, 1, memory_order_relaxed);
 	c->req = NULL;
 	worker_bury(w, &r->grave);
@@ -918,6 +922,8 @@ void request_abort(struct request *r)
 
 	if (splice_break(r, "client_gone", STATS_REQ_CLIENT_GONE))
 		return;
+	if (r->u && r->u->connecting)
+		guess_undo(r);
 	if (r->u)
 		upstream_close(r->u, true);
 	request_end(r, "client_gone", STATS_REQ_CLIENT_GONE);
