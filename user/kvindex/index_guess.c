@@ -311,7 +311,7 @@ void guess_expire(struct kvindex *x, uint64_t now)
 	for (unsigned holder = 0; holder < x->nholders; holder++) {
 		struct holder *h = &x->holder[holder];
 
-		if (!h->wheel || h->guesses == h->lru_n)
+		if (!h->wheel || !h->guesses)
 			continue;
 		for (uint64_t slot = first; slot <= last; slot++)
 			slot_expire(x, h, slot & (WHEEL_SLOTS - 1), now);
