@@ -22,7 +22,7 @@
 #define NAP_NS	     (5 * NS_PER_MS)
 #define SOCKETS_MAX  (INDEX_HOLDERS * 5)
 
-enum op { OP_ADD, OP_REMOVE, OP_REBASE, OP_INVALIDATE, OP_GUESS };
+enum op { OP_ADD, OP_REMOVE, OP_REBASE, OP_INVALIDATE };
 
 struct post {
 	struct loop_post post;
@@ -32,7 +32,11 @@ struct post {
 	struct vocab *vocab;
 	char *base;
 	char events[128], replay[128];
-	struct events_guess guess;
+};
+
+struct guess_post {
+	struct loop_post post;
+	struct events_guess guess; /* owns guess.at */
 };
 
 static struct follow *follow_find(struct events *e, const struct pod *p)
@@ -127,7 +131,6 @@ static void post_free(struct post *q)
 		pod_unref(q->pod);
 	vocab_unref(q->vocab);
 	free(q->base);
-	free(q->guess.at);
 	free(q);
 }
 
@@ -143,11 +146,12 @@ static bool guesses_run(struct events *e)
 		in_order = p;
 	}
 	for (p = in_order; p; p = next) {
-		struct post *q = container_of(p, struct post, post);
+		struct guess_post *q = container_of(p, struct guess_post, post);
 
 		next = p->next;
 		guess(e, &q->guess);
-		post_free(q);
+		free(q->guess.at);
+		free(q);
 	}
 	return any;
 }
@@ -210,8 +214,6 @@ static void post_run(struct loop_post *p)
 		/* Without events there may still be speculation. */
 		for (unsigned i = 0; !f && i < POD_RANKS_MAX && i < q->pod->spec.ranks; i++)
 			index_clear(q->e->x, q->pod->holder[i]);
-		break;
-	case OP_GUESS:
 		break;
 	}
 	post_free(q);
@@ -302,7 +304,7 @@ int events_invalidate(struct events *e, struct pod *p, const char *why)
 
 int events_guess(struct events *e, const struct events_guess *g)
 {
-	struct post *q = post_new(e, OP_GUESS, NULL);
+	struct guess_post *q = malloc(sizeof(*q));
 
 	if (!q) {
 		free(g->at);

@@ -153,7 +153,8 @@ static CURL *easy_new(struct fetch_ask *a)
 	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(c, CURLOPT_WRITEDATA, a);
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(c, CURLOPT_PROXY, ""); /* whatever the environment says, pods are near */
+	curl_easy_setopt(c, CURLOPT_PROXY, "");	   /* whatever the environment says, pods are near */
+	curl_easy_setopt(c, CURLOPT_NOPROXY, "*"); /* nor is it asked each time */
 #if LIBCURL_VERSION_NUM >= 0x075500
 	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http");
 #else
