@@ -4,7 +4,9 @@
  *
  *   worker.c    a thread: listeners, loop, scratch, start and drain
  *   client.c    a client's connection: heads, bodies, pipelining, the answer's bytes
- *   request.c   one request's life: admission, dispatch, retries, its end
+ *   request.c   one request's life: dispatch, retries, its end; the picture of its states
+ *   admit.c     its head: refused, answered here, or a request
+ *   body.c      its body: received, looked into, decided on
  *   api.c       which paths are a client's
  *   inspect.c   what a body says, while it arrives: model, prompt, salt, fields that may not pass
  *   prompt.c    the prompt's text and its hashes

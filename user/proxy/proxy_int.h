@@ -233,7 +233,6 @@ struct proxy {
 
 /* worker.c */
 void worker_bury(struct worker *w, struct grave *g);
-void request_free_body(struct request *r);
 void worker_slim(struct worker *w); /* give back scratch that nothing has used lately */
 
 /* client.c */
@@ -247,19 +246,25 @@ int client_send(struct client *c, const char *p,
 int client_flush(struct client *c); /* 0 (bytes may be left), -EPIPE */
 void client_timer(struct client *c, uint64_t at_ns);
 
-/* request.c */
+/* admit.c */
 int request_new(struct client *c, struct str head); /* parse and start, or answer; 0 or -EPIPE when <c> was closed */
-void request_body_read(struct request *r);	    /* read more of the body from the client */
+
+/* body.c */
+void request_body_read(struct request *r);			      /* read more of the body from the client */
 size_t request_body_feed(struct request *r, const char *p, size_t n); /* how much of it was the body's */
 void request_ready(struct request *r);				      /* decide and dispatch */
-void request_dispatch(struct request *r);			      /* to legs[leg] */
-void request_settle(struct request *r);				      /* sh->memory knows what it holds */
-void request_unqueue(struct request *r);			      /* it has a connection, or has ended */
-void request_send(struct request *r);				      /* more of it to the pod */
-void request_failed(struct request *r, enum pod_outcome why);	      /* the leg broke: retry, answer or cut */
-bool request_retry_busy(struct request *r);			      /* the pod said 503: true if another is tried */
-void request_tick(struct request *r, uint64_t now);		      /* the client's timer fired */
-void request_finish(struct request *r); /* the answer is whole; ends it once the body is too */
+void request_free_body(struct request *r);
+void request_settle(struct request *r); /* sh->memory knows what it holds */
+
+/* request.c */
+const struct config_pool *request_limits(const struct request *r);
+void request_dispatch(struct request *r);		      /* to legs[leg] */
+void request_unqueue(struct request *r);		      /* it has a connection, or has ended */
+void request_send(struct request *r);			      /* more of it to the pod */
+void request_failed(struct request *r, enum pod_outcome why); /* the leg broke: retry, answer or cut */
+bool request_retry_busy(struct request *r);		      /* the pod said 503: true if another is tried */
+void request_tick(struct request *r, uint64_t now);	      /* the client's timer fired */
+void request_finish(struct request *r);			      /* the answer is whole; ends it once the body is too */
 void request_refuse(struct request *r, enum stats_id why, unsigned status, const char *type, const char *message);
 void request_end(struct request *r, const char *end, enum stats_id how);
 void request_abort(struct request *r); /* the client is gone */

@@ -47,20 +47,6 @@ void worker_slim(struct worker *w)
 	prompt_forget_spare(w);
 }
 
-/* Fresh memory costs a page fault for every 4 KB: a worker keeps that of one long body for the next. */
-void request_free_body(struct request *r)
-{
-	struct buf *spare = &r->c->w->spare_body;
-
-	if (r->body.cap >= BODY_SPARE_MIN && r->body.cap <= BODY_SPARE_MAX && r->body.cap > spare->cap) {
-		buf_free(spare);
-		*spare = r->body;
-		spare->off = spare->len = 0;
-		r->body = (struct buf){ 0 };
-	}
-	buf_free(&r->body);
-}
-
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
