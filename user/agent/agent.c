@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "base/time.h"
 
-#define TICK_EVERY    NS_PER_S
+#define TICK_EVERY NS_PER_S
 
 /* --- pods --- */
 

@@ -2,8 +2,9 @@
  *
  * Which devices carry our programs, and whether the programs run there.
  *
- * A device is wanted if a route to a pod leaves by it; where splices are possible, also if a default route does, or if
- * a client has come by it without TC having seen the handshake (a stranger). Clients' devices stay wanted until they
+ * A device is wanted if a route to a pod leaves by it; where splices are possible, also if it has an address that
+ * clients dial, if a default route leaves by it, or if a client has come by it without TC having seen the handshake (a
+ * stranger). Clients' devices stay wanted until they
  * go: that nobody comes for a while says nothing. A device that is wanted no more is let go when no connection of the
  * maps leaves by it.
  *
@@ -14,6 +15,8 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <net/if_arp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +80,40 @@ static int device_want(struct datapath *dp, uint32_t ifindex, bool client)
 	return 0;
 }
 
+static bool is_dialled(const struct datapath *dp, const struct sockaddr *sa)
+{
+	static const struct kvs_addr any;
+	struct net_addr a = { .len = sa->sa_family == AF_INET ? sizeof(a.v4) : sizeof(a.v6) };
+	struct kvs_pod_key k;
+
+	memcpy(&a.sa, sa, a.len);
+	key_from_addr(&k, &a);
+	for (unsigned i = 0; i < dp->nlisteners; i++)
+		if (memcmp(&dp->listeners[i].addr, &any, sizeof(any)) == 0 ||
+		    memcmp(&dp->listeners[i].addr, &k.addr, sizeof(any)) == 0)
+			return true;
+	return false;
+}
+
+/* Devices that have an address which clients dial. */
+static int listener_devices(struct datapath *dp)
+{
+	struct ifaddrs *all;
+	int r = 0;
+
+	if (getifaddrs(&all))
+		return -errno;
+	for (const struct ifaddrs *a = all; a && !r; a = a->ifa_next) {
+		unsigned ifindex = if_nametoindex(a->ifa_name);
+
+		if (a->ifa_addr && (a->ifa_addr->sa_family == AF_INET || a->ifa_addr->sa_family == AF_INET6) &&
+		    (a->ifa_flags & IFF_UP) && !(a->ifa_flags & IFF_LOOPBACK) && ifindex && is_dialled(dp, a->ifa_addr))
+			r = device_want(dp, ifindex, true);
+	}
+	freeifaddrs(all);
+	return r;
+}
+
 static int want_routes(struct datapath *dp)
 {
 	/* Addresses of nobody, for documentation: what leads to them is a default route. */
@@ -105,7 +142,7 @@ static int want_routes(struct datapath *dp)
 	for (unsigned i = 0; i < n && !r; i++)
 		r = device_want(dp, v[i], true);
 	free(v);
-	return r;
+	return r ? r : listener_devices(dp);
 }
 
 static void watch(struct datapath *dp, struct splicer *sp, struct device *d, const struct link_state *link)
