@@ -7,7 +7,8 @@
 #   client kvs-demo-c 10.130.0.2 ── 10.130.0.1 kvs-demo-g 10.131.N.1 ── 10.131.N.20 pods kvs-demo-p1 … p3
 #
 # KEEP=1 leaves all of it running and joins it to this host; the next run cleans up what an earlier one has left.
-# The gateway has a mount namespace with a bpffs of its own, so a kvsteerd of this host and its pins are not touched.
+# The gateway has a mount namespace with a bpffs of its own, so a kvsteerd of this host and its pins are not touched. A
+# sleep holds that namespace: programs and maps must outlive the kvsteerd that is killed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -96,13 +97,18 @@ at()
 	nsenter --net="/run/netns/kvs-demo-$ns" "$@"
 }
 
+pid_of()
+{
+	cut -d' ' -f1 "$RUN/$1.pid"
+}
+
 # start NAME NAMESPACE COMMAND…: in the background, with a pid file.
 start()
 {
 	local name=$1 ns=$2
 
 	shift 2
-	(exec nsenter --net="/run/netns/kvs-demo-$ns" "$@") >"$RUN/$name.log" 2>&1 </dev/null &
+	(exec nsenter --net="/run/netns/kvs-demo-$ns" "$@") >>"$RUN/$name.log" 2>&1 </dev/null &
 	echo "$! $(basename "${COMM:-$1}")" >"$RUN/$name.pid"
 	disown
 }
@@ -164,11 +170,22 @@ start_all()
 	done
 	write_config >"$RUN/kvsteer.yaml"
 	"$BIN/kvsteerd" --check --config "$RUN/kvsteer.yaml" || fail "the configuration is not right"
-	# shellcheck disable=SC2016 # for the inner shell
-	COMM=kvsteerd start gateway g unshare --mount sh -c \
-		'umount -q /sys/fs/bpf; mount -t bpf bpf /sys/fs/bpf 2>/dev/null; exec "$0" --config "$1"' \
-		"$BIN/kvsteerd" "$RUN/kvsteer.yaml"
+	COMM='sleep' start mounts g unshare --mount sh -c \
+		'umount -q /sys/fs/bpf; mount -t bpf bpf /sys/fs/bpf 2>/dev/null; exec sleep infinity'
+	until_true 5 'the gateway has a mount namespace' mounts_stand
+	start_gateway
 	until_true 10 'the three pods are up and their KV events flow' all_live
+}
+
+mounts_stand()
+{
+	[ "$(cat "/proc/$(pid_of mounts)/comm")" = sleep ]
+}
+
+start_gateway()
+{
+	COMM=kvsteerd start gateway g nsenter --mount="/proc/$(pid_of mounts)/ns/mnt" --wd="$PWD" \
+		"$BIN/kvsteerd" --config "$RUN/kvsteer.yaml"
 }
 
 join_host()
@@ -190,7 +207,7 @@ kvsteer()
 # In the gateway's namespaces, where its bpffs is.
 in_gateway()
 {
-	nsenter --target "$(cut -d' ' -f1 "$RUN/gateway.pid")" --mount --net --wd="$PWD" "$@"
+	nsenter --target "$(pid_of mounts)" --mount --net --wd="$PWD" "$@"
 }
 
 # json EXPRESSION [FILE]: of the JSON value v.
@@ -386,8 +403,8 @@ walk_pod_lost()
 	requests+=("$(sed -n 's/^x-request-id: //Ip' "$RUN/stream.head" | tr -d '\r') $prompt_tokens stream meanwhile")
 	[ "$other" != "$gone" ] || fail "the stream runs on the pod that was drained"
 	say "A stream of 400 tokens runs on $other. $gone holds our prompt, and is killed."
-	show "kill -KILL $(cut -d' ' -f1 "$RUN/p$n.pid")"
-	kill -KILL "$(cut -d' ' -f1 "$RUN/p$n.pid")"
+	show "kill -KILL $(pid_of "p$n")"
+	kill -KILL "$(pid_of "p$n")"
 	ask 'pod lost' /v1/completions "$(body)"
 	[ "$pod" != "$gone" ] || fail "the answer came from the pod that is gone"
 	say "The same prompt was answered all the same, by $pod."
@@ -507,6 +524,164 @@ for r in rows:
 	say "is not streamed comes whole."
 }
 
+# stream NAME NAMESPACE ORIGIN: 400 tokens, 8 ms apart, in the background; sets streaming.
+stream()
+{
+	rm -f "$RUN/$1.head" "$RUN/$1.body"
+	at "$2" curl -sSN --noproxy '*' --max-time 30 -D "$RUN/$1.head" -o "$RUN/$1.body" -H 'Content-Type: application/json' \
+		--data-binary "$STREAM_BODY" "$3/v1/completions" &
+	streaming=$!
+}
+
+# The header NAME of a stream's answer.
+of()
+{
+	sed -n "s/^$2: //Ip" "$RUN/$1.head" | tr -d '\r'
+}
+
+events_of()
+{
+	grep -c '^data: {' "$RUN/$1.body"
+}
+
+# A stream's bytes without what is another for each request: its id, its time, what was cached.
+bytes_of()
+{
+	sed -E 's/"id": ?"[^"]*"/"id":-/; s/"created": ?[0-9]+/"created":-/; s/"cached_tokens": ?[0-9]+/"cached_tokens":-/' \
+		"$RUN/$1.body"
+}
+
+# Complete, and the same bytes as those that the pod sends when nobody is in between?
+check_stream()
+{
+	grep -q '^data: \[DONE\]' "$RUN/$1.body" || fail "the $1 stream has no [DONE]"
+	cmp -s <(bytes_of "$1") <(bytes_of direct) || fail "the $1 stream differs from what the pod sends: $RUN/$1.body"
+}
+
+# decided NAME KEY: of the decision on a stream.
+decided()
+{
+	kvsteer -j decision show "$(of "$1" x-request-id)" | json "v['$2']"
+}
+
+# metric REGEX: the sum of those that match.
+metric()
+{
+	at c curl -sS --noproxy '*' http://10.130.0.1:9090/metrics | awk -v r="^$1" '$0 ~ r { n += $2 } END { print n + 0 }'
+}
+
+stream_over()
+{
+	[ "$(kvsteer -j decision show "$(of "$1" x-request-id)" | json 'v["end"]')" = complete ]
+}
+
+walk_relayed()
+{
+	local direct pod
+
+	step "11. A stream that the daemon relays"
+	ask 'before the streams' /v1/completions "$(body)"
+	stream direct g "http://$pod"
+	direct=$streaming
+	show "curl -N http://127.0.0.1:8080/v1/completions -d '{…, \"max_tokens\": 400, \"stream\": true}'     # on the gateway's own host"
+	stream relayed g http://127.0.0.1:8080
+	wait "$streaming" || fail "the relayed stream broke"
+	wait "$direct" || fail "the stream straight from the pod broke"
+	check_stream relayed
+	until_true 3 'the decision on the relayed stream is final' stream_over relayed
+	[ "$(decided relayed carrier)$(decided relayed spliced_bytes)" = relay0 ] || fail "a stream over loopback was not relayed"
+	say "$(events_of relayed) events and [DONE], $(wc -c <"$RUN/relayed.body") bytes: carrier relay, 0 bytes past user space. Loopback is no" \
+		"Ethernet device, so the"
+	say "daemon reads and writes each event. Byte for byte what $(of relayed x-kvsteer-pod) sends to one who asks it directly."
+}
+
+# kernel_carries STEP: else says why not.
+kernel_carries()
+{
+	[ "$(kvsteer -j status | json 'v["datapath"]["carrier"]')" != tc ] || return 0
+	step "$1"
+	say "SKIP: the kernel carries no streams here: $(kvsteer -j status | json '"; ".join(v["warnings"]) or "datapath.mode is " + v["datapath"]["mode"]')"
+	return 1
+}
+
+walk_spliced()
+{
+	local bytes n sum gaps
+
+	step "12. A stream that the kernel carries"
+	gaps=$(metric kvsteer_pod_splice_gap_seconds_count) sum=$(metric kvsteer_pod_splice_gap_seconds_sum)
+	show "curl -N $GATEWAY/v1/completions -d '{…, \"max_tokens\": 400, \"stream\": true}'"
+	stream spliced c "$GATEWAY"
+	until_true 5 'a stream is in the kernel' flow_is active
+	sleep 1
+	show "kvsteer flow list"
+	kvsteer flow list | indent 170
+	wait "$streaming" || fail "the spliced stream broke"
+	check_stream spliced
+	until_true 3 'the decision on the spliced stream is final' stream_over spliced
+	bytes=$(decided spliced spliced_bytes)
+	show "kvsteer -j decision show $(of spliced x-request-id)"
+	kvsteer -j decision show "$(of spliced x-request-id)" |
+		json '{k: v[k] for k in ("pod", "carrier", "spliced_bytes", "ttft_ms", "duration_ms", "end")}' | indent
+	[ "$(decided spliced carrier)" = tc ] || fail "the carrier of the stream is $(decided spliced carrier)"
+	[ "$bytes" -gt "$(($(wc -c <"$RUN/spliced.body") / 2))" ] || fail "only $bytes bytes were spliced"
+	say "$(events_of spliced) events and [DONE]. $bytes bytes of the answer, with its chunks' framing, went from the pod to the client" \
+		"in TC programs"
+	say "and never touched user space. What the client got is byte for byte the stream of step 11."
+	n=$(($(metric kvsteer_pod_splice_gap_seconds_count) - gaps))
+	[ "$n" -gt 0 ] || fail "the kernel has not told the time between segments"
+	show "curl http://10.130.0.1:9090/metrics | grep kvsteer_pod_splice_gap_seconds"
+	say "The kernel has kept the time as well: $n gaps between segments of this pod, on average" \
+		"$(awk -v a="$sum" -v b="$(metric kvsteer_pod_splice_gap_seconds_sum)" -v n="$n" 'BEGIN { printf "%.1f", (b - a) * 1000 / n }') ms."
+}
+
+flow_is()
+{
+	[ "$(kvsteer -j flow list | json "sum(f['state'] == '$1' for f in v)")" -gt 0 ]
+}
+
+# The stream ends before the next kvsteerd starts: nobody but the kernel is there to carry it.
+walk_killed()
+{
+	local had pid
+
+	step "13. kvsteerd is killed, and a stream goes on"
+	pid=$(pid_of gateway)
+	stream survivor c "$GATEWAY"
+	until_true 5 'a stream is in the kernel' flow_is active
+	sleep 0.5
+	show "kill -KILL $pid     # kvsteerd"
+	kill -KILL "$pid"
+	while [ -e "/proc/$pid" ]; do
+		sleep 0.01
+	done
+	had=$(events_of survivor)
+	! at c curl -sS --noproxy '*' --max-time 2 -o /dev/null "$GATEWAY/v1/models" 2>/dev/null ||
+		fail "somebody still answers at $GATEWAY"
+	show "kvsteer flow list     # from the pinned maps: there is no daemon to ask"
+	in_gateway "$BIN/kvsteer" --control "$RUN/kvsteer.sock" flow list | indent 170
+	wait "$streaming" || fail "the stream broke when kvsteerd was killed"
+	check_stream survivor
+	[ "$had" -lt 350 ] || fail "kvsteerd was killed too late to show anything: after $had events"
+	say "The client had $had events when kvsteerd died, and got all $(events_of survivor) and [DONE], with no kvsteerd at all: byte for" \
+		"byte the stream of step 11."
+	show "kvsteerd --config kvsteer.yaml"
+	start_gateway
+	until_true 10 'the new kvsteerd serves' all_live
+	until_true 5 'the new kvsteerd has seen what its predecessor left' orphan_is_done
+	show "curl http://10.130.0.1:9090/metrics | grep -E 'splice_(orphans|housekeeping)'"
+	at c curl -sS --noproxy '*' http://10.130.0.1:9090/metrics |
+		grep -E '^kvsteer_splice_(orphans |housekeeping_total\{what="(orphan|connection)_)' | indent
+	ask 'after the kill' /v1/completions "$(body)"
+	say "A new one took over programs and maps, found $(metric 'kvsteer_splice_housekeeping_total.*orphan_done') stream that its" \
+		"predecessor had left, saw it complete, and serves (200 from $pod)."
+}
+
+orphan_is_done()
+{
+	[ "$(metric 'kvsteer_splice_housekeeping_total.*orphan_done')" -ge 1 ]
+}
+
 [ "$(id -u)" = 0 ] || { echo 'demo: network namespaces need root' >&2 && exit 1; }
 for b in kvsteerd kvsteer kvsim; do
 	[ -x "$BIN/$b" ] || { echo "demo: $BIN/$b is missing: run make demo" >&2 && exit 1; }
@@ -539,6 +714,12 @@ walk_drain
 walk_sdk
 walk_tools
 table
+STREAM_BODY=$(body '"max_tokens": 400' '"stream": true' '"ignore_eos": true' '"stream_options": {"include_usage": true}')
+walk_relayed
+if kernel_carries "12. A stream that the kernel carries, and 13. one that survives kvsteerd"; then
+	walk_spliced
+	walk_killed
+fi
 if [ -n "$KEEP" ]; then
 	join_host
 	step "All of it is still running."
@@ -546,7 +727,7 @@ if [ -n "$KEEP" ]; then
 	say "admin      http://$HOST_NET.2:9090/metrics"
 	say "CLI        $BIN/kvsteer --control $RUN/kvsteer.sock status"
 	say "log        $RUN/gateway.log; configuration $RUN/kvsteer.yaml"
-	say "bpftool    nsenter --target $(cut -d' ' -f1 "$RUN/gateway.pid") --mount --net bpftool map dump pinned /sys/fs/bpf/kvsteer/v1/maps/kvs_pods"
+	say "bpftool    nsenter --target $(pid_of mounts) --mount --net bpftool map dump pinned /sys/fs/bpf/kvsteer/v1/maps/kvs_pods"
 	say "The next make demo ends it first."
 fi
 step "demo: all of this was checked, in $SECONDS s."
