@@ -45,6 +45,8 @@ BPF_MISSING := $(if $(CLANG),,clang) $(if $(BPFTOOL),,bpftool)
 BPF := $(if $(strip $(BPF_MISSING)),0,1)
 BPF_SRC := $(wildcard bpf/*.bpf.c)
 SKELS := $(if $(filter 1,$(BPF)),$(BPF_SRC:bpf/%.bpf.c=$(BPF_OUT)/%.skel.h))
+# The tests' own programs, never part of the product.
+TEST_SKELS := $(patsubst selftests/bpf/%.bpf.c,$(BPF_OUT)/%.skel.h,$(wildcard selftests/bpf/*.bpf.c))
 
 # datapath/ is one interface with two bodies: kernel.c where programs can be built, null.c where they cannot.
 LIB_SRC := $(filter-out user/agent/main.c user/cli/% user/datapath/$(if $(filter 1,$(BPF)),null,kernel).c,$(wildcard user/*/*.c))
@@ -115,7 +117,8 @@ endef
 $(foreach b,$(BINS),$(eval $(call bin_rule,$(b))))
 
 # Warnings of the BPF back end are errors; types come from bpf/vmlinux.h, so no BTF of the build machine is needed.
-$(BPF_OUT)/%.bpf.o: bpf/%.bpf.c
+vpath %.bpf.c bpf selftests/bpf
+$(BPF_OUT)/%.bpf.o: %.bpf.c
 	@mkdir -p $(@D)
 	$(call msg,BPF,$<)
 	$(Q)$(CLANG) -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter \
@@ -143,7 +146,7 @@ $(OUT)/unit/%: $(OUT)/selftests/unit/%.o $(LIB)
 # It runs the program.
 $(OUT)/unit/test_cli: | $(OUT)/bin/kvsteer
 
-$(BPF_BIN:$(OUT)/bpftest/%=$(OUT)/selftests/bpf/%.o): $(SKELS)
+$(BPF_BIN:$(OUT)/bpftest/%=$(OUT)/selftests/bpf/%.o): $(SKELS) $(TEST_SKELS)
 $(OUT)/bpftest/%: $(OUT)/selftests/bpf/%.o $(LIB)
 	@mkdir -p $(@D)
 	$(call msg,LINK,$@)

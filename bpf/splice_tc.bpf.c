@@ -97,14 +97,22 @@ static __always_inline void unbound(struct kvs_conn *conn, struct scratch *sc)
 		sc->egress ? pod_out_plain(h, sc) : pod_in_plain(h, sc);
 }
 
-/* The row of an ingress packet, and what it is to say. Ingress and egress are two functions so that each is verified by
- * itself. */
-__noinline int ingress_decide(void)
+static __always_inline void bound(struct kvs_splice *sp, bool client, struct scratch *sc, bool egress)
+{
+	if (client)
+		egress ? client_out(sp, sc) : client_in(sp, sc);
+	else
+		egress ? pod_out(sp, sc) : pod_in(sp, sc);
+	event_fill(sp, sc);
+}
+
+/* The packet's row, and what it is to say. */
+static __always_inline int decide(bool egress)
 {
 	struct scratch *sc = scratch_get();
 	struct kvs_splice *sp = NULL;
 	struct kvs_conn *conn;
-	bool bound = false;
+	bool is_bound = false;
 
 	if (!sc)
 		return 0;
@@ -116,51 +124,25 @@ __noinline int ingress_decide(void)
 		sp = bpf_map_lookup_elem(&kvs_splices, &sc->a.splice);
 	if (sp) {
 		bpf_spin_lock(&sp->lock);
-		bound = sp->state != KVS_FREE && sp->gen == conn->gen;
-		if (bound) {
-			if (conn->side == KVS_SIDE_C)
-				client_in(sp, sc);
-			else
-				pod_in(sp, sc);
-			event_fill(sp, sc);
-		}
+		is_bound = sp->state != KVS_FREE && sp->gen == conn->gen;
+		if (is_bound)
+			bound(sp, conn->side == KVS_SIDE_C, sc, egress);
 		bpf_spin_unlock(&sp->lock);
 	}
-	if (!bound)
+	if (!is_bound)
 		unbound(conn, sc);
 	return 0;
 }
 
+/* Functions of their own, each verified by itself. */
+__noinline int ingress_decide(void)
+{
+	return decide(false);
+}
+
 __noinline int egress_decide(void)
 {
-	struct scratch *sc = scratch_get();
-	struct kvs_splice *sp = NULL;
-	struct kvs_conn *conn;
-	bool bound = false;
-
-	if (!sc)
-		return 0;
-	conn = bpf_map_lookup_elem(&kvs_conns, &sc->t);
-	if (!conn)
-		return 0;
-	sc->a.splice = conn->splice;
-	if (conn->splice)
-		sp = bpf_map_lookup_elem(&kvs_splices, &sc->a.splice);
-	if (sp) {
-		bpf_spin_lock(&sp->lock);
-		bound = sp->state != KVS_FREE && sp->gen == conn->gen;
-		if (bound) {
-			if (conn->side == KVS_SIDE_C)
-				client_out(sp, sc);
-			else
-				pod_out(sp, sc);
-			event_fill(sp, sc);
-		}
-		bpf_spin_unlock(&sp->lock);
-	}
-	if (!bound)
-		unbound(conn, sc);
-	return 0;
+	return decide(true);
 }
 
 __noinline int to_socket(struct __sk_buff *skb)
@@ -188,7 +170,6 @@ static __always_inline void copy_send(struct __sk_buff *skb)
 	skb->mark = mark;
 }
 
-/* Do what the row says; the program's verdict. */
 /* Away with it, without the sender's stack noticing. SHOT is reported to it as congestion, and tcx knows no STOLEN: it
  * takes any verdict but its own four for "next". A redirect to a device that does not exist frees the packet and counts
  * as sent, under clsact and tcx alike. */
@@ -197,6 +178,7 @@ static __always_inline int steal(void)
 	return (int)bpf_redirect(0x7fffffff, 0);
 }
 
+/* Do what the row says; the program's verdict. */
 static __always_inline int carry_out(struct __sk_buff *skb, struct scratch *sc)
 {
 	__u32 row = sc->a.row, goes = row < KVS_ROWS_N ? row_goes[row] : KVS_GOES_NOWHERE;

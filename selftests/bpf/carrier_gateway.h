@@ -121,43 +121,6 @@ static inline int pod_dial(struct talk *t, unsigned pod)
 	return 0;
 }
 
-static inline int fd_wait(int fd, short events)
-{
-	struct pollfd p = { .fd = fd, .events = events };
-
-	return poll(&p, 1, 60000) == 1 ? 0 : -1;
-}
-
-static inline int fd_write(int fd, const void *from, size_t n)
-{
-	const uint8_t *p = from;
-
-	while (n) {
-		ssize_t k = send(fd, p, n, MSG_NOSIGNAL);
-
-		if (k < 0 && (errno != EAGAIN || fd_wait(fd, POLLOUT)))
-			return -1;
-		p += k > 0 ? k : 0;
-		n -= k > 0 ? (size_t)k : 0;
-	}
-	return 0;
-}
-
-static inline int fd_read(int fd, void *to, size_t n)
-{
-	uint8_t *p = to;
-
-	while (n) {
-		ssize_t k = recv(fd, p, n, 0);
-
-		if (k == 0 || (k < 0 && (errno != EAGAIN || fd_wait(fd, POLLIN))))
-			return -1;
-		p += k > 0 ? k : 0;
-		n -= k > 0 ? (size_t)k : 0;
-	}
-	return 0;
-}
-
 static inline int talk_begin(struct talk *t)
 {
 	uint8_t head[HEAD_GW] = { 0 };
@@ -169,10 +132,10 @@ static inline int talk_begin(struct talk *t)
 	gw->whys[why]++;
 	gw->bound += !why;
 	t->ended = t->done = t->failed = false;
-	if (fd_write(t->pod->fd, &t->q, sizeof(t->q)) || fd_read(t->pod->fd, head, HEAD_POD))
+	if (write_full(t->pod->fd, &t->q, sizeof(t->q)) || read_full(t->pod->fd, head, HEAD_POD) <= 0)
 		return talk_break(t);
 	t->pod->bytes += HEAD_POD;
-	if (fd_write(t->c.fd, head, sizeof(head)))
+	if (write_full(t->c.fd, head, sizeof(head)))
 		return talk_break(t);
 	t->c.bytes += sizeof(head);
 	t->body = true;
@@ -225,6 +188,8 @@ static inline int talk_wait(struct talk *t)
 
 static inline int talk_relay(struct talk *t)
 {
+	struct pollfd p = { .fd = t->pod->fd, .events = POLLIN };
+
 	while (t->body) {
 		ssize_t n = recv(t->pod->fd, t->buf, sizeof(t->buf), 0), k = n;
 
@@ -235,7 +200,7 @@ static inline int talk_relay(struct talk *t)
 				if (r <= 0)
 					return r;
 			} else {
-				fd_wait(t->pod->fd, POLLIN);
+				poll(&p, 1, 60000);
 			}
 			continue;
 		}
@@ -252,7 +217,7 @@ static inline int talk_relay(struct talk *t)
 			t->left -= (uint64_t)k;
 			t->body = t->left > 0;
 		}
-		if (k != n || fd_write(t->c.fd, t->buf, (size_t)k))
+		if (k != n || write_full(t->c.fd, t->buf, (size_t)k))
 			return talk_break(t);
 		t->c.bytes += (uint64_t)k;
 	}
@@ -276,7 +241,7 @@ static inline void *talk_run(void *arg)
 	t->loop = loop_new();
 	t->w = carrier_worker_new(gateway_dp, t->loop, talk_event, t);
 	carrier_accepted(t->w, &t->c.conn, t->c.fd);
-	while (!fd_read(t->c.fd, &t->q, sizeof(t->q))) {
+	while (read_full(t->c.fd, &t->q, sizeof(t->q)) > 0) {
 		t->pod = &t->u[t->q.pod % PODS];
 		if (talk_begin(t) || talk_relay(t))
 			break;

@@ -81,6 +81,15 @@ static inline void sh_output(char *out, size_t size, const char *cmd)
 	pclose(f);
 }
 
+/* Run a program of type syscall; what it returns, or why it could not run. */
+static inline int prog_call(int prog, void *ctx, size_t size)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, o, .ctx_in = ctx, .ctx_size_in = (uint32_t)size);
+	int r = bpf_prog_test_run_opts(prog, &o);
+
+	return r < 0 ? r : (int)o.retval;
+}
+
 /* Where the datapath pins its tcx link of a device of this network namespace. */
 static inline const char *link_pin(unsigned ifindex, const char *hook)
 {

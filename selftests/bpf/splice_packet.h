@@ -5,7 +5,7 @@
 #ifndef KVS_SELFTESTS_SPLICE_PACKET_H
 #define KVS_SELFTESTS_SPLICE_PACKET_H
 
-#include "env.h"
+#include "splice_rows.h"
 
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
@@ -13,7 +13,6 @@
 #include <netinet/in.h>
 
 #include "bpf/splice_tc.skel.h"
-#include "kvsteer/abi_splice.h"
 
 #define FIN 0x01
 #define SYN 0x02
@@ -71,6 +70,7 @@ struct result {
 };
 
 static struct splice_tc *skel;
+static struct ring_buffer *ring;
 static const uint8_t addr4[4][4] = { { 10, 9, 1, 2 }, { 10, 9, 1, 1 }, { 10, 9, 2, 1 }, { 10, 9, 2, 2 } };
 static const uint16_t ports[4] = { 40000, 8080, 50000, 8000 }; /* client, C here, U here, pod */
 
@@ -103,6 +103,15 @@ static inline uint32_t sum_add(uint32_t sum, const uint8_t *p, size_t n)
 	while (sum >> 16)
 		sum = (sum & 0xffff) + (sum >> 16);
 	return sum;
+}
+
+/* Over TCP's pseudo header and <n> bytes; <addrs>: source and destination of <alen> bytes each. */
+static inline uint32_t tcp_sum(const uint8_t *addrs, unsigned alen, const uint8_t *tcp, unsigned n)
+{
+	uint8_t rest[8] = { [7] = IPPROTO_TCP };
+
+	put32(rest, n);
+	return sum_add(sum_add(sum_add(0, addrs, 2 * alen), rest, 8), tcp, n);
 }
 
 /* Ends: 0 client, 1 and 2 this host, 3 pod. */
@@ -159,14 +168,13 @@ static inline unsigned packet_build(uint8_t *b, int family, enum hook_under_test
 	static const int from[] = { [CI] = 0, [PI] = 3, [CE] = 1, [PE] = 2 },
 			 to[] = { [CI] = 1, [PI] = 2, [CE] = 0, [PE] = 3 };
 	unsigned l3 = family == AF_INET ? 20 : p->jumbo ? 48 : 40, n;
-	uint8_t *ip = b + ETH_HLEN, *tcp = ip + l3, pseudo[40] = { 0 };
-	struct kvs_addr s, d;
-	uint32_t sum;
+	uint8_t *ip = b + ETH_HLEN, *tcp = ip + l3;
+	struct kvs_addr end[2];
 
 	memset(b, 0, ETH_HLEN + l3 + 60);
 	put16(b + 12, family == AF_INET ? ETH_P_IP : ETH_P_IPV6);
-	addr_of(&s, family, from[h]);
-	addr_of(&d, family, to[h]);
+	addr_of(&end[0], family, from[h]);
+	addr_of(&end[1], family, to[h]);
 	put16(tcp, ports[from[h]]);
 	put16(tcp + 2, ports[to[h]]);
 	put32(tcp + 4, p->seq);
@@ -180,12 +188,7 @@ static inline unsigned packet_build(uint8_t *b, int family, enum hook_under_test
 	for (unsigned i = 0; i < p->payload; i++)
 		tcp[n + i] = p->data ? (uint8_t)p->data[i] : letter(p->seq + i);
 	n += p->payload;
-	memcpy(pseudo, s.b, 16);
-	memcpy(pseudo + 16, d.b, 16);
-	put32(pseudo + 32, n);
-	pseudo[39] = IPPROTO_TCP;
-	sum = sum_add(sum_add(0, pseudo, 40), tcp, n);
-	put16(tcp + 16, ~sum & 0xffff);
+	put16(tcp + 16, ~tcp_sum(end[0].b, 16, tcp, n) & 0xffff);
 	if (family == AF_INET) {
 		ip[0] = 0x45;
 		ip[1] = p->tos;
@@ -194,16 +197,15 @@ static inline unsigned packet_build(uint8_t *b, int family, enum hook_under_test
 		ip[6] = 0x40;
 		ip[8] = 64;
 		ip[9] = IPPROTO_TCP;
-		memcpy(ip + 12, s.b + 12, 4);
-		memcpy(ip + 16, d.b + 12, 4);
+		memcpy(ip + 12, end[0].b + 12, 4);
+		memcpy(ip + 16, end[1].b + 12, 4);
 		put16(ip + 10, ~sum_add(0, ip, 20) & 0xffff);
 	} else {
 		ip[0] = (uint8_t)(0x60 | p->tos >> 4);
 		ip[1] = (uint8_t)(p->tos << 4);
 		ip[6] = p->jumbo ? IPPROTO_HOPOPTS : IPPROTO_TCP;
 		ip[7] = 64;
-		memcpy(ip + 8, s.b, 16);
-		memcpy(ip + 24, d.b, 16);
+		memcpy(ip + 8, end, 32);
 		if (p->jumbo) {
 			ip[40] = IPPROTO_TCP;
 			ip[42] = 0xc2;
@@ -234,7 +236,6 @@ static inline void packet_read(struct result *r, int family, const uint8_t *b, u
 						       : 48,
 		 n, doff, alen = family == AF_INET ? 4 : 16;
 	const uint8_t *ip = b + ETH_HLEN, *tcp = ip + l3, *src = ip + (family == AF_INET ? 12 : 8);
-	uint8_t pseudo[40] = { 0 };
 
 	n = family == AF_INET ? get16(ip + 2) - 20U : get16(ip + 4) ? get16(ip + 4) - (l3 - 40) : get32(ip + 44) - 8;
 	doff = (tcp[12] >> 4) * 4U;
@@ -260,14 +261,8 @@ static inline void packet_read(struct result *r, int family, const uint8_t *b, u
 		r->sacks = (tcp[23] - 2) / 8;
 	for (unsigned i = 0; i < r->sacks && i < 4; i++)
 		r->sack[i] = (struct sack){ get32(tcp + 24 + 8 * i), get32(tcp + 28 + 8 * i) };
-	memcpy(pseudo + (family == AF_INET ? 12 : 0), src, alen);
-	memcpy(pseudo + 16 + (family == AF_INET ? 12 : 0), src + alen, alen);
-	if (family == AF_INET)
-		memset(pseudo + 10, 0xff, 2), memset(pseudo + 26, 0xff, 2);
-	put32(pseudo + 32, n);
-	pseudo[39] = IPPROTO_TCP;
-	r->sum_ok = sum_add(sum_add(0, pseudo, 40), tcp, n) == 0xffff &&
-		    (family != AF_INET || sum_add(0, ip, 20) == 0xffff) && !((tcp[18] || tcp[19]) && !(tcp[13] & URG));
+	r->sum_ok = tcp_sum(src, alen, tcp, n) == 0xffff && (family != AF_INET || sum_add(0, ip, 20) == 0xffff) &&
+		    !((tcp[18] || tcp[19]) && !(tcp[13] & URG));
 }
 
 static inline void raw_run(uint8_t *in, unsigned len, enum hook_under_test h, uint32_t mark, int family,
@@ -363,24 +358,40 @@ static inline struct kvs_splice splice_get(uint32_t id)
 	return sp;
 }
 
-static inline void rows_read(union kvs_row_counts *ret)
+/* Slots of the out-of-order store. */
+static inline unsigned stores_in_use(void)
 {
-	int cpus = libbpf_num_possible_cpus();
-	union kvs_row_counts *v = calloc((size_t)cpus, sizeof(*v));
-	uint32_t zero = 0;
+	unsigned n = 0;
+	uint32_t zero = 0, fresh, slot, slots[KVS_STORES];
+	int q = bpf_map__fd(skel->maps.kvs_store_free);
 
-	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(skel->maps.kvs_rows), &zero, v), 0);
-	memset(ret, 0, sizeof(*ret));
-	for (int c = 0; c < cpus; c++)
-		for (unsigned i = 0; i < KVS_ROWS_N; i++)
-			ret->row[i] += v[c].row[i];
-	free(v);
+	bpf_map_lookup_elem(bpf_map__fd(skel->maps.kvs_store_new), &zero, &fresh);
+	while (n < KVS_STORES && bpf_map_lookup_and_delete_elem(q, NULL, &slot) == 0)
+		slots[n++] = slot;
+	for (unsigned i = 0; i < n; i++)
+		bpf_map_update_elem(q, NULL, &slots[i], BPF_ANY);
+	return fresh - n;
 }
 
-static const char *const row_names[] = {
-#define X(NAME, name, goes) #name,
-	KVS_ROWS(X)
-#undef X
-};
+/* The programs on no device, and what they say. Nothing is done where tests cannot run. */
+static inline int splice_setup(ring_buffer_sample_fn on_event)
+{
+	env_enter();
+	if (env_missing)
+		return 0;
+	sh("ip link set lo up");
+	skel = splice_tc__open_and_load();
+	if (!skel)
+		return -1;
+	ring = ring_buffer__new(bpf_map__fd(skel->maps.kvs_events), on_event, NULL, NULL);
+	return ring ? 0 : -1;
+}
+
+static inline int splice_teardown(void **state)
+{
+	ring_buffer__free(ring);
+	splice_tc__destroy(skel);
+	return 0;
+}
 
 #endif

@@ -107,18 +107,20 @@ static inline void pattern_make(void)
 	memcpy(pattern + PATTERN, pattern, 2 * MAX_BULK);
 }
 
+/* 1, 0 at EOF, or an error. Sockets may be non-blocking: then it waits, a minute at most. */
 static inline int read_full(int fd, void *to, size_t n)
 {
-	uint8_t *p = to;
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	uint8_t *at = to;
 
 	while (n) {
-		ssize_t r = read(fd, p, n);
+		ssize_t r = read(fd, at, n);
 
-		if (r < 0 && errno == EINTR)
+		if (r < 0 && (errno == EINTR || (errno == EAGAIN && poll(&p, 1, 60000) == 1)))
 			continue;
 		if (r <= 0)
 			return r == 0 ? 0 : -errno;
-		p += r;
+		at += r;
 		n -= (size_t)r;
 	}
 	return 1;
@@ -126,16 +128,17 @@ static inline int read_full(int fd, void *to, size_t n)
 
 static inline int write_full(int fd, const void *from, size_t n)
 {
-	const uint8_t *p = from;
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	const uint8_t *at = from;
 
 	while (n) {
-		ssize_t r = send(fd, p, n, MSG_NOSIGNAL);
+		ssize_t r = send(fd, at, n, MSG_NOSIGNAL);
 
-		if (r < 0 && errno == EINTR)
+		if (r < 0 && (errno == EINTR || (errno == EAGAIN && poll(&p, 1, 60000) == 1)))
 			continue;
 		if (r < 0)
 			return -errno;
-		p += r;
+		at += r;
 		n -= (size_t)r;
 	}
 	return 0;

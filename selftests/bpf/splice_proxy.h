@@ -10,6 +10,8 @@
 
 #include <linux/sockios.h>
 
+#include "datapath/splice_int.h"
+
 struct fds {
 	int conn_add, conn_close, bind, arm, closing, unbind; /* programs */
 	int splices, dials;				      /* maps */
@@ -36,18 +38,10 @@ struct session {
 	/* the response under way */
 	struct request q;
 	struct side *pod;
-	uint8_t walk; /* enum kvs_walk */
-	uint64_t left;
+	struct http_chunks chunks;
+	uint64_t left; /* of a length */
 	bool body, bound;
 };
-
-static inline int call(int prog, void *ctx, size_t size)
-{
-	LIBBPF_OPTS(bpf_test_run_opts, o, .ctx_in = ctx, .ctx_size_in = (uint32_t)size);
-	int r = bpf_prog_test_run_opts(prog, &o);
-
-	return r < 0 ? r : (int)o.retval;
-}
 
 static inline void addr_put(struct kvs_addr *a, uint16_t *port, const struct sockaddr_storage *ss)
 {
@@ -77,7 +71,7 @@ static inline void side_add(struct side *s, enum kvs_side which)
 	addr_put(&s->t.laddr, &s->t.lport, &ss);
 	a.tuple = s->t;
 	s->bytes = 0;
-	s->known = call(fds.conn_add, &a, sizeof(a)) == 0;
+	s->known = prog_call(fds.conn_add, &a, sizeof(a)) == 0;
 	s->born = a.born;
 	if (!s->known)
 		report->proxy_bad++;
@@ -91,7 +85,7 @@ static inline void side_close(struct side *s)
 		close(s->fd);
 	s->fd = -1;
 	if (s->known)
-		call(fds.conn_close, &a, sizeof(a));
+		prog_call(fds.conn_close, &a, sizeof(a));
 	s->known = false;
 }
 
@@ -127,76 +121,21 @@ static inline int pod_connect(struct session *s, unsigned pod)
 	return 0;
 }
 
-/* Follows the framing of what is relayed. Returns how many bytes belong to the response; s->body false: it has ended.
- */
-static inline size_t framing_follow(struct session *s, size_t n)
+/* Follows the framing of what is relayed. How many bytes belong to the response, or an error; s->body false: it has
+ * ended. */
+static inline ssize_t framing_follow(struct session *s, size_t n)
 {
-	size_t i = 0;
+	ssize_t r = (ssize_t)n;
 
-	if (s->q.framing == KVS_UNTIL_CLOSE)
-		return n;
 	if (s->q.framing == KVS_LENGTH) {
-		i = s->left < n ? (size_t)s->left : n;
-		s->left -= i;
+		r = s->left < n ? (ssize_t)s->left : r;
+		s->left -= (uint64_t)r;
 		s->body = s->left > 0;
-		return i;
+	} else if (s->q.framing == KVS_CHUNKED) {
+		r = http_chunks_walk(&s->chunks, (char *)s->buf, n, NULL, NULL);
+		s->body = !http_chunks_done(&s->chunks);
 	}
-	while (i < n && s->body) {
-		uint8_t b = s->buf[i];
-
-		switch (s->walk) {
-		case KVS_WALK_DATA: {
-			size_t k = n - i < s->left ? n - i : (size_t)s->left;
-
-			i += k;
-			s->left -= k;
-			if (!s->left)
-				s->walk = KVS_WALK_DATA_CR;
-			continue;
-		}
-		case KVS_WALK_SIZE_FIRST:
-			s->left = 0;
-			/* fall through */
-		case KVS_WALK_SIZE:
-			if (b == '\r')
-				s->walk = KVS_WALK_SIZE_LF;
-			else if (b == ';')
-				s->walk = KVS_WALK_EXT;
-			else {
-				s->left = s->left * 16 + (uint64_t)(b <= '9' ? b - '0' : (b | 32) - 'a' + 10);
-				s->walk = KVS_WALK_SIZE;
-			}
-			break;
-		case KVS_WALK_EXT:
-			if (b == '\r')
-				s->walk = KVS_WALK_SIZE_LF;
-			break;
-		case KVS_WALK_SIZE_LF:
-			s->walk = s->left ? KVS_WALK_DATA : KVS_WALK_LINE;
-			break;
-		case KVS_WALK_DATA_CR:
-			s->walk = KVS_WALK_DATA_LF;
-			break;
-		case KVS_WALK_DATA_LF:
-			s->walk = KVS_WALK_SIZE_FIRST;
-			break;
-		case KVS_WALK_LINE:
-			s->walk = b == '\r' ? KVS_WALK_LAST_LF : KVS_WALK_TRAILER;
-			break;
-		case KVS_WALK_TRAILER:
-			if (b == '\r')
-				s->walk = KVS_WALK_TRAILER_LF;
-			break;
-		case KVS_WALK_TRAILER_LF:
-			s->walk = KVS_WALK_LINE;
-			break;
-		case KVS_WALK_LAST_LF:
-			s->body = false;
-			break;
-		}
-		i++;
-	}
-	return i;
+	return r;
 }
 
 static inline bool try_arm(struct session *s)
@@ -208,14 +147,18 @@ static inline bool try_arm(struct session *s)
 				  .left = s->left,
 				  .first_at = s->pod->bytes > HEAD_POD ? now_us() * 1000 : 0,
 				  .cap = proxy.cap,
-				  .framing = s->q.framing,
-				  .walk = s->walk };
+				  .framing = s->q.framing };
+	uint64_t left;
 	int queued = 1, r;
 
 	if (!s->bound || proxy.relay_only || ioctl(s->pod->fd, SIOCOUTQ, &queued) < 0 || queued)
 		return false;
+	if (s->q.framing == KVS_CHUNKED && !frame_walk(&s->chunks, &a.walk, &left))
+		return false;
+	if (s->q.framing == KVS_CHUNKED)
+		a.left = left;
 	report->arm_tries++;
-	r = call(fds.arm, &a, sizeof(a));
+	r = prog_call(fds.arm, &a, sizeof(a));
 	report->results[a.result < KVS_ARM_N ? a.result : 0]++;
 	if (!r)
 		report->arms++;
@@ -232,7 +175,7 @@ static inline void unbind(struct session *s, uint32_t force)
 	if (!s->bound)
 		return;
 	do {
-		r = call(fds.unbind, &a, sizeof(a));
+		r = prog_call(fds.unbind, &a, sizeof(a));
 	} while (r == -EAGAIN);
 	if (r)
 		report->proxy_bad++;
@@ -247,7 +190,7 @@ static inline void closing(struct session *s)
 {
 	struct kvs_closing_args a = { .splice = s->id, .gen = s->gen };
 
-	if (s->bound && call(fds.closing, &a, sizeof(a)))
+	if (s->bound && prog_call(fds.closing, &a, sizeof(a)))
 		report->proxy_bad++;
 }
 
@@ -312,7 +255,7 @@ static inline int response_relay(struct session *s)
 
 	while (s->body) {
 		ssize_t n = recv(s->pod->fd, s->buf, sizeof(s->buf), MSG_DONTWAIT);
-		size_t ours;
+		ssize_t ours;
 		int r;
 
 		if (n < 0 && errno == EAGAIN) {
@@ -331,10 +274,10 @@ static inline int response_relay(struct session *s)
 			return break_off(s, "3");
 		s->pod->bytes += (uint64_t)n;
 		ours = framing_follow(s, (size_t)n);
-		if (write_full(s->c.fd, s->buf, ours))
+		if (ours > 0 && write_full(s->c.fd, s->buf, (size_t)ours))
 			return break_off(s, "4");
-		s->c.bytes += ours;
-		if (ours < (size_t)n)
+		s->c.bytes += ours > 0 ? (size_t)ours : 0;
+		if (ours < n)
 			return break_off(s, "5");
 	}
 	return 0;
@@ -351,7 +294,7 @@ static inline int response_begin(struct session *s)
 	b.c = s->c.t;
 	b.u = s->pod->t;
 	if (s->c.known && s->pod->known) {
-		r = call(fds.bind, &b, sizeof(b));
+		r = prog_call(fds.bind, &b, sizeof(b));
 		s->bound = r == 0;
 		if (r)
 			report->proxy_bad++;
@@ -362,7 +305,7 @@ static inline int response_begin(struct session *s)
 	if (write_full(s->c.fd, head, sizeof(head)))
 		return break_off(s, "7");
 	s->c.bytes += sizeof(head);
-	s->walk = KVS_WALK_SIZE_FIRST;
+	http_chunks_init(&s->chunks);
 	s->left = s->q.framing == KVS_LENGTH ? s->q.size : 0;
 	s->body = true;
 	return 0;

@@ -4,101 +4,28 @@
  * run any more; and that nothing is left behind. carrier_gateway.h is the gateway.
  */
 #include "carrier_gateway.h"
+#include "splice_net.h"
 
-#include <fcntl.h>
 #include <linux/pkt_cls.h>
 #include <net/if.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 
-#define ALL	7 /* framings */
-#define LENGTH	(1U << KVS_LENGTH)
-#define CHUNKED (1U << KVS_CHUNKED)
-#define CLOSE	(1U << KVS_UNTIL_CLOSE)
-
-static pid_t client_ns, pod_ns, gateways[2];
-
-static void ns_enter(pid_t pid)
-{
-	char path[64];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
-	fd = open(path, O_RDONLY);
-	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
-		_exit(1);
-	close(fd);
-}
-
-static void *pod_thread(void *arg)
-{
-	pod_run((int)(intptr_t)arg);
-	return NULL;
-}
-
-/* A namespace behind a veth pair <dev>0, <dev>1, with the pods in it if <pods>. */
-static pid_t ns_make(const char *dev, const char *net, bool pods)
-{
-	int sv[2];
-	pid_t pid;
-	char c;
-
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
-	pid = fork();
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		signal(SIGPIPE, SIG_IGN);
-		if (unshare(CLONE_NEWNET) < 0 || write(sv[1], "n", 1) != 1 || read(sv[1], &c, 1) != 1)
-			_exit(1);
-		sh("ip link set lo up; ip link set %s1 up; ip addr add 10.9.%s.2/24 dev %s1; "
-		   "ip addr add fd00:9:%s::2/64 dev %s1 nodad",
-		   dev, net, dev, net, dev);
-		for (int i = 0; pods && i < PODS; i++)
-			thread_start(pod_thread, (void *)(intptr_t)(POD_PORT + i));
-		usleep(50000);
-		if (write(sv[1], "r", 1) != 1)
-			_exit(1);
-		for (;;)
-			pause();
-	}
-	close(sv[1]);
-	assert_int_equal(read(sv[0], &c, 1), 1);
-	sh("ip link add %s0 type veth peer name %s1 netns %d && ip link set %s0 up && ip addr add 10.9.%s.1/24 dev %s0 "
-	   "&& "
-	   "ip addr add fd00:9:%s::1/64 dev %s0 nodad",
-	   dev, dev, (int)pid, dev, net, dev, net, dev);
-	assert_int_equal(write(sv[0], "g", 1), 1);
-	assert_int_equal(read(sv[0], &c, 1), 1);
-	close(sv[0]);
-	return pid;
-}
+static pid_t gateways[2];
 
 static int setup(void **state)
 {
-	struct rlimit files = { 16384, 16384 };
-
 	env_enter();
 	if (env_missing)
 		return 0;
-	setrlimit(RLIMIT_NOFILE, &files);
-	signal(SIGPIPE, SIG_IGN);
-	pattern_make();
-	report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	gw = mmap(NULL, sizeof(*gw), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	sh("ip link set lo up");
-	client_ns = ns_make("kvc", "1", false);
-	pod_ns = ns_make("kvp", "2", true);
+	gw = shared(sizeof(*gw));
+	net_setup();
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	if (env_missing)
-		return 0;
-	kill(client_ns, SIGKILL);
-	kill(pod_ns, SIGKILL);
-	waitpid(client_ns, NULL, 0);
-	waitpid(pod_ns, NULL, 0);
+	if (!env_missing)
+		net_teardown();
 	return 0;
 }
 
@@ -145,31 +72,14 @@ static int clean(void **state)
 	return 0;
 }
 
-static pid_t job_start(const struct job *j)
+static void dump(void)
 {
-	pid_t pid = fork();
-
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		ns_enter(client_ns);
-		client_run(j);
-		_exit(0);
-	}
-	return pid;
+	sh(".output/bin/kvsteer bpf dump splices | grep -v state=0 >&2; .output/bin/kvsteer bpf dump rows >&2; true");
 }
 
 static void job_wait(pid_t pid, unsigned seconds)
 {
-	for (unsigned ms = 0; ms < seconds * 1000; ms += 2) {
-		if (waitpid(pid, NULL, WNOHANG) == pid)
-			return;
-		usleep(2000);
-	}
-	sh(".output/bin/kvsteer bpf dump splices | grep -v state=0 >&2; .output/bin/kvsteer bpf dump rows >&2; true");
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-	fail_msg("not finished after %u s: %u exact, %u wrong, %u cut, %u reset", seconds, report->exact, report->wrong,
-		 report->cut, report->reset);
+	job_end(pid, seconds, dump);
 }
 
 static int map_open(const char *name)
@@ -199,19 +109,11 @@ static unsigned splices(uint8_t at_least, uint8_t at_most)
 	return n;
 }
 
-/* Entries of connections; <open>: those alone that were not closed. */
-static unsigned conns(bool open)
+static unsigned conns(void)
 {
-	struct kvs_tuple key, *prev = NULL;
 	int fd = map_open("kvs_conns");
-	struct kvs_conn conn;
-	unsigned n = 0;
+	unsigned n = conns_in_use(fd);
 
-	while (bpf_map_get_next_key(fd, prev, &key) == 0) {
-		prev = &key;
-		if (bpf_map_lookup_elem(fd, &key, &conn) == 0)
-			n += !open || !conn.closed_at || conn.splice;
-	}
 	close(fd);
 	return n;
 }
@@ -287,7 +189,7 @@ static void through_the_splice(int family, const struct datapath_opts *o)
 	assert_int_equal(gw->bad_tails, 0);
 	assert_int_equal(gw->unbound_busy, 0);
 	assert_int_equal(splices(KVS_RELAY, KVS_DONE), 0);
-	assert_int_equal(conns(true), 0);
+	assert_int_equal(conns(), 0);
 }
 
 static void every_framing_is_spliced_ipv4(void **state)
@@ -400,7 +302,7 @@ static void killed(unsigned framings, unsigned streams)
 	assert_int_equal(report->closed, streams);
 	/* The new one has collected what the old one had. */
 	wait_for(splices(KVS_RELAY, KVS_DONE) == 0, 5000);
-	wait_for(conns(true) == 0, 10000);
+	wait_for(conns() == 0, 10000);
 }
 
 static void streams_survive_the_daemon_and_the_next_one_collects_them(void **state)
@@ -576,7 +478,7 @@ static void nothing_is_left_of_a_thousand_connections(void **state)
 	assert_int_equal(report->exact, 1000);
 	wait_for(!gw->open, 3000);
 	assert_int_equal(splices(KVS_RELAY, KVS_DONE), 0);
-	assert_int_equal(conns(true), 0);
+	assert_int_equal(conns(), 0);
 }
 
 int main(void)

@@ -2,39 +2,22 @@
  * Whole responses through the splice: client, gateway and pod in three network namespaces, real TCP on all four ends,
  * each byte compared. splice_peers.h has the ends, splice_proxy.h the gateway between them.
  */
+#include "splice_net.h"
 #include "splice_proxy.h"
+#include "splice_rows.h"
 
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
-#include <sys/resource.h>
 
 #include "bpf/impair.skel.h"
 #include "bpf/splice_tc.skel.h"
 
-#define ALL	7 /* framings */
-#define LENGTH	(1U << KVS_LENGTH)
-#define CHUNKED (1U << KVS_CHUNKED)
-#define CLOSE	(1U << KVS_UNTIL_CLOSE)
-#define KEPT	(LENGTH | CHUNKED)
-
 static struct splice_tc *skel;
-static pid_t client_ns, pod_ns, proxy_pid;
+static pid_t proxy_pid;
 static unsigned proxies;
 /* What enters: the gateway from the pod, the gateway from the client, the client. */
 static struct impair *from_pod, *from_client, *to_client;
-
-static void ns_enter(pid_t pid)
-{
-	char path[64];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
-	fd = open(path, O_RDONLY);
-	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
-		_exit(1);
-	close(fd);
-}
 
 static void attach(const char *dev, enum bpf_tc_attach_point where, int prog, unsigned priority)
 {
@@ -93,77 +76,15 @@ static struct impair *impair_attach(const char *dev, struct impair *m)
 	return m;
 }
 
-/* A namespace with one end of a veth pair; <body> runs there for good. */
-static pid_t ns_make(const char *dev, const char *net, void (*body)(void))
-{
-	char c;
-	int sv[2];
-	pid_t pid;
-
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
-	pid = fork();
-	if (!pid) {
-		char cmd[512];
-
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (unshare(CLONE_NEWNET) < 0 || write(sv[1], "n", 1) != 1 || read(sv[1], &c, 1) != 1)
-			_exit(1);
-		snprintf(cmd, sizeof(cmd),
-			 "ip link set lo up; ip link set %s1 up; ip addr add 10.9.%s.2/24 dev %s1; "
-			 "ip addr add fd00:9:%s::2/64 dev %s1 nodad",
-			 dev, net, dev, net, dev);
-		if (system(cmd) != 0 || write(sv[1], "r", 1) != 1)
-			_exit(1);
-		body();
-		_exit(0);
-	}
-	close(sv[1]);
-	assert_int_equal(read(sv[0], &c, 1), 1);
-	sh("ip link add %s0 type veth peer name %s1 netns %d && ip link set %s0 up && ip addr add 10.9.%s.1/24 dev %s0 "
-	   "&& "
-	   "ip addr add fd00:9:%s::1/64 dev %s0 nodad",
-	   dev, dev, (int)pid, dev, net, dev, net, dev);
-	assert_int_equal(write(sv[0], "g", 1), 1);
-	assert_int_equal(read(sv[0], &c, 1), 1);
-	close(sv[0]);
-	return pid;
-}
-
-static void client_body(void)
-{
-	pause();
-}
-
-static void *pod_thread(void *arg)
-{
-	pod_run((int)(intptr_t)arg);
-	return NULL;
-}
-
-static void pod_body(void)
-{
-	signal(SIGPIPE, SIG_IGN);
-	for (int i = 1; i < PODS; i++)
-		thread_start(pod_thread, (void *)(intptr_t)(POD_PORT + i));
-	pod_run(POD_PORT);
-}
-
 static int setup(void **state)
 {
-	struct rlimit files = { 16384, 16384 };
 	struct kvs_pod_key any = { .port = GW_PORT };
 	uint32_t one = 1;
 
 	env_enter();
 	if (env_missing)
 		return 0;
-	setrlimit(RLIMIT_NOFILE, &files);
-	signal(SIGPIPE, SIG_IGN);
-	pattern_make();
-	report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	sh("ip link set lo up");
-	client_ns = ns_make("kvc", "1", client_body);
-	pod_ns = ns_make("kvp", "2", pod_body);
+	net_setup();
 	skel = splice_tc__open_and_load();
 	if (!skel)
 		return -1;
@@ -189,10 +110,7 @@ static int teardown(void **state)
 {
 	if (env_missing)
 		return 0;
-	kill(client_ns, SIGKILL);
-	kill(pod_ns, SIGKILL);
-	waitpid(client_ns, NULL, 0);
-	waitpid(pod_ns, NULL, 0);
+	net_teardown();
 	impair__destroy(from_pod);
 	impair__destroy(from_client);
 	impair__destroy(to_client);
@@ -200,34 +118,15 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void row_counts(union kvs_row_counts *ret)
+static void rows_print(void)
 {
-	int cpus = libbpf_num_possible_cpus();
-	union kvs_row_counts *v = calloc((size_t)cpus, sizeof(*v));
-	uint32_t zero = 0;
-
-	assert_int_equal(bpf_map_lookup_elem(bpf_map__fd(skel->maps.kvs_rows), &zero, v), 0);
-	memset(ret, 0, sizeof(*ret));
-	for (int c = 0; c < cpus; c++)
-		for (unsigned i = 0; i < KVS_ROWS_N; i++)
-			ret->row[i] += v[c].row[i];
-	free(v);
-}
-
-static void rows_print(const char *what)
-{
-	static const char *const name[] = {
-#define X(NAME, n, goes) #n,
-		KVS_ROWS(X)
-#undef X
-	};
 	union kvs_row_counts c;
 
-	row_counts(&c);
-	fprintf(stderr, "%s:", what);
+	rows_read(skel->maps.kvs_rows, &c);
+	fprintf(stderr, "stuck:");
 	for (unsigned i = 0; i < KVS_ROWS_N; i++)
 		if (c.row[i])
-			fprintf(stderr, " %s=%llu", name[i], (unsigned long long)c.row[i]);
+			fprintf(stderr, " %s=%llu", row_of[i].name, (unsigned long long)c.row[i]);
 	fprintf(stderr, "\n");
 }
 
@@ -255,26 +154,8 @@ static void proxy_stop(void)
 	waitpid(proxy_pid, NULL, 0);
 }
 
-static pid_t job_start(const struct job *j)
+static void stuck(void)
 {
-	pid_t pid = fork();
-
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		ns_enter(client_ns);
-		client_run(j);
-		_exit(0);
-	}
-	return pid;
-}
-
-static void job_wait(pid_t pid, unsigned seconds)
-{
-	for (unsigned ms = 0; ms < seconds * 1000; ms += 2) {
-		if (waitpid(pid, NULL, WNOHANG) == pid)
-			return;
-		usleep(2000);
-	}
 	for (uint32_t id = 1; id < 16384; id++) {
 		struct kvs_splice sp;
 
@@ -282,18 +163,19 @@ static void job_wait(pid_t pid, unsigned seconds)
 		if (sp.state)
 			fprintf(stderr,
 				"splice %u state %u flags %x framing %u bytes %llu wpos %x fwd_end %x u_end %x u_una "
-				"%x "
-				"una %x c_split %x u_split %x ranges %u left %llu del %x y0 %x walk %u owe %u win %u\n",
+				"%x una %x c_split %x u_split %x ranges %u left %llu del %x y0 %x walk %u owe %u win "
+				"%u\n",
 				id, sp.state, sp.flags, sp.framing, (unsigned long long)sp.bytes, sp.wpos, sp.fwd_end,
 				sp.u_end, sp.u_una, sp.c.snd_una, sp.c_split, sp.u_split, sp.ranges_n,
 				(unsigned long long)sp.left, sp.u.del, sp.y0, sp.walk, sp.c.owe, sp.pod_win);
 	}
-	rows_print("stuck");
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	rows_print();
 	proxy_stop();
-	fail_msg("not finished after %u s: %u exact, %u wrong, %u cut, %u reset", seconds, report->exact, report->wrong,
-		 report->cut, report->reset);
+}
+
+static void job_wait(pid_t pid, unsigned seconds)
+{
+	job_end(pid, seconds, stuck);
 }
 
 static unsigned splices_left(void)
@@ -311,17 +193,7 @@ static unsigned splices_left(void)
 
 static unsigned conns_open(void)
 {
-	struct kvs_tuple key, *prev = NULL;
-	struct kvs_conn conn;
-	int fd = bpf_map__fd(skel->maps.kvs_conns);
-	unsigned n = 0;
-
-	while (bpf_map_get_next_key(fd, prev, &key) == 0) {
-		prev = &key;
-		if (bpf_map_lookup_elem(fd, &key, &conn) == 0)
-			n += !conn.closed_at || conn.splice;
-	}
-	return n;
+	return conns_in_use(bpf_map__fd(skel->maps.kvs_conns));
 }
 
 /* What a daemon does with the connections of one that has died, some time after their end. */
@@ -336,9 +208,9 @@ static void conns_collect(void)
 
 		assert_int_equal(bpf_map_lookup_elem(fd, &key, &conn), 0);
 		a.born = conn.born + 1;
-		assert_int_equal(call(fds.conn_close, &a, sizeof(a)), -ENOENT);
+		assert_int_equal(prog_call(fds.conn_close, &a, sizeof(a)), -ENOENT);
 		a.born = conn.born;
-		assert_int_equal(call(fds.conn_close, &a, sizeof(a)), 0);
+		assert_int_equal(prog_call(fds.conn_close, &a, sizeof(a)), 0);
 	}
 }
 
@@ -478,10 +350,10 @@ static void impaired(int family, unsigned loss, unsigned dup, unsigned late, uns
 	m[0] = from_pod;
 	m[1] = from_client;
 	m[2] = to_client;
-	row_counts(&before);
+	rows_read(skel->maps.kvs_rows, &before);
 	impair_all(loss, dup, late);
 	exact(&j, 100);
-	row_counts(&after);
+	rows_read(skel->maps.kvs_rows, &after);
 	for (unsigned i = 0; i < 3; i++) {
 		assert_true(!loss || m[i]->bss->lost > 0);
 		assert_true(!dup || m[i]->bss->duplicated > 0);
@@ -638,7 +510,7 @@ static void the_daemon_is_killed(void **state)
 			a.gen = sp.gen;
 			if (sp.state) {
 				assert_true(sp.state == KVS_DONE && (sp.flags & KVS_F_ORPHAN));
-				assert_int_equal(call(fds.unbind, &a, sizeof(a)), 0);
+				assert_int_equal(prog_call(fds.unbind, &a, sizeof(a)), 0);
 			}
 		}
 		conns_collect();
@@ -729,9 +601,9 @@ static void more_than_two_gigabytes(void **state)
 	union kvs_row_counts before, after;
 
 	need_env();
-	row_counts(&before);
+	rows_read(skel->maps.kvs_rows, &before);
 	exact(&j, 60);
-	row_counts(&after);
+	rows_read(skel->maps.kvs_rows, &after);
 	assert_true(after.rebased > before.rebased);
 }
 

@@ -94,20 +94,6 @@ static void random_splice(struct kvs_splice *sp)
 		sp->c.snd_una = CS - rnd(100);
 }
 
-static unsigned stores_in_use(void)
-{
-	unsigned n = 0;
-	uint32_t zero = 0, fresh, slot, slots[KVS_STORES];
-	int q = bpf_map__fd(skel->maps.kvs_store_free);
-
-	bpf_map_lookup_elem(bpf_map__fd(skel->maps.kvs_store_new), &zero, &fresh);
-	while (n < KVS_STORES && bpf_map_lookup_and_delete_elem(q, NULL, &slot) == 0)
-		slots[n++] = slot;
-	for (unsigned i = 0; i < n; i++)
-		bpf_map_update_elem(q, NULL, &slots[i], BPF_ANY);
-	return fresh - n;
-}
-
 /* What must hold of a packet that was well-formed when it came. */
 static void output_check(const struct packet *p, enum hook_under_test h, const struct result *r,
 			 const struct kvs_splice *was, const struct kvs_splice *is)
@@ -199,7 +185,6 @@ static void episode(void)
 			 (chance(20) ? KVS_F_ORPHAN : 0) | (chance(10) ? KVS_F_CLOSING : 0) |
 			 (chance(10) ? KVS_F_FIRST : 0);
 	struct kvs_unbind_args u = { .splice = 1, .gen = 7, .force = KVS_UNBIND_FORCE };
-	LIBBPF_OPTS(bpf_test_run_opts, o, .ctx_in = &u, .ctx_size_in = sizeof(u));
 	struct kvs_splice was, is;
 
 	splice_put(family, state, framing, flags, random_splice);
@@ -228,8 +213,7 @@ static void episode(void)
 		if (!mutated)
 			output_check(&p, h, &r, &was, &is);
 	}
-	assert_int_equal(bpf_prog_test_run_opts(bpf_program__fd(skel->progs.kvs_unbind), &o), 0);
-	assert_int_equal(o.retval, 0);
+	assert_int_equal(prog_call(bpf_program__fd(skel->progs.kvs_unbind), &u, sizeof(u)), 0);
 	assert_int_equal(stores_in_use(), 0);
 }
 
@@ -253,12 +237,10 @@ static void the_rules_hold_whatever_comes(void **state)
 	const char *seed = getenv("KVS_SEED"), *secs = getenv("KVS_FUZZ_SECONDS");
 	time_t end = time(NULL) + (secs ? atoi(secs) : 3);
 	unsigned long runs = 0;
-	struct ring_buffer *ring;
 	uint32_t two = 2;
 
 	need_env();
 	rng = seed ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL) * 2654435761U ^ (uint64_t)getpid() << 32;
-	ring = ring_buffer__new(bpf_map__fd(skel->maps.kvs_events), drop_event, NULL, NULL);
 	splice_put(AF_INET, KVS_ACTIVE, KVS_CHUNKED, 0, NULL);
 	splice_put(AF_INET6, KVS_ACTIVE, KVS_CHUNKED, 0, NULL);
 	other = splice_get(1);
@@ -283,23 +265,11 @@ static void the_rules_hold_whatever_comes(void **state)
 	} while (time(NULL) < end && !(seed && !secs && runs > 2000));
 	assert_int_equal(conns(), 6);
 	print_message("NOTE: %lu episodes of 24 packets\n", runs);
-	ring_buffer__free(ring);
 }
 
 static int setup(void **state)
 {
-	env_enter();
-	if (env_missing)
-		return 0;
-	sh("ip link set lo up");
-	skel = splice_tc__open_and_load();
-	return skel ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-	splice_tc__destroy(skel);
-	return 0;
+	return splice_setup(drop_event);
 }
 
 int main(void)
@@ -308,5 +278,5 @@ int main(void)
 		cmocka_unit_test(the_rules_hold_whatever_comes),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, splice_teardown);
 }

@@ -3,7 +3,6 @@
  */
 #include "splice_packet.h"
 
-static struct ring_buffer *ring;
 static struct {
 	struct kvs_event e;
 	uint8_t tail[KVS_TAIL_BYTES];
@@ -25,15 +24,7 @@ static int on_event(void *ctx, void *data, size_t size)
 	return 0;
 }
 
-static int call(const struct bpf_program *p, void *ctx, size_t size)
-{
-	LIBBPF_OPTS(bpf_test_run_opts, o, .ctx_in = ctx, .ctx_size_in = (uint32_t)size);
-
-	assert_int_equal(bpf_prog_test_run_opts(bpf_program__fd(p), &o), 0);
-	return (int)o.retval;
-}
-
-#define CALL(prog, args) call(skel->progs.prog, &(args), sizeof(args))
+#define CALL(prog, args) prog_call(bpf_program__fd(skel->progs.prog), &(args), sizeof(args))
 
 static void maps_clear(void)
 {
@@ -61,7 +52,7 @@ static int syn_run(int family, enum hook_under_test h, uint8_t flags, uint32_t s
 	static uint8_t in[2048], out[2048];
 	const struct packet p = { .flags = flags, .seq = seq, .ack = flags & ACK ? 77 : 0, .win = 64240, .payload = n };
 	LIBBPF_OPTS(bpf_test_run_opts, o, .data_in = in, .data_out = out, .data_size_out = sizeof(out));
-	unsigned at = ETH_HLEN + (family == AF_INET ? 20 : 40) + 20;
+	unsigned alen = family == AF_INET ? 4 : 16, at = ETH_HLEN + (family == AF_INET ? 20 : 40) + 20;
 	struct result r = { 0 };
 
 	/* Options in the place of payload, so that lengths are right; then the header grows over them. */
@@ -69,16 +60,7 @@ static int syn_run(int family, enum hook_under_test h, uint8_t flags, uint32_t s
 	memcpy(in + at, options, n);
 	in[at - 8] = (uint8_t)((20 + n) / 4 << 4);
 	put16(in + at - 4, 0);
-	{
-		uint8_t pseudo[40] = { 0 };
-		unsigned alen = family == AF_INET ? 4 : 16;
-		const uint8_t *src = in + ETH_HLEN + (family == AF_INET ? 12 : 8);
-
-		memcpy(pseudo, src, 2 * alen);
-		put32(pseudo + 32, 20 + n);
-		pseudo[39] = IPPROTO_TCP;
-		put16(in + at - 4, ~sum_add(sum_add(0, pseudo, 40), in + at - 20, 20 + n) & 0xffff);
-	}
+	put16(in + at - 4, ~tcp_sum(in + ETH_HLEN + (alen == 4 ? 12 : 8), alen, in + at - 20, 20 + n) & 0xffff);
 	assert_int_equal(
 		bpf_prog_test_run_opts(
 			bpf_program__fd(h == CI || h == PI ? skel->progs.kvs_ingress : skel->progs.kvs_egress), &o),
@@ -169,15 +151,6 @@ static void options_at_odd_places_and_broken_ones(void **state)
 	assert_int_equal(syn.ws_rem, 0xff);
 }
 
-static uint32_t splice_flags(void)
-{
-	struct kvs_splice sp;
-	uint32_t id = 1;
-
-	assert_int_equal(bpf_map_lookup_elem_flags(bpf_map__fd(skel->maps.kvs_splices), &id, &sp, BPF_F_LOCK), 0);
-	return sp.flags;
-}
-
 static void a_syn_clears_a_dead_entry_and_no_other(void **state)
 {
 	struct kvs_tuple t = tuple_of(AF_INET, KVS_SIDE_C);
@@ -190,7 +163,7 @@ static void a_syn_clears_a_dead_entry_and_no_other(void **state)
 	fd = bpf_map__fd(skel->maps.kvs_conns);
 	maps_clear();
 	listen_on(AF_INET, false);
-	rows_read(&before);
+	rows_read(skel->maps.kvs_rows, &before);
 	splice_put(AF_INET, KVS_FREE, 0, 0, NULL); /* unbound, with an offset, and without a socket */
 	assert_int_equal(bpf_map_lookup_elem(fd, &t, &conn), 0);
 	syn_run(AF_INET, CI, SYN, 1000, syn_options, sizeof(syn_options), out);
@@ -207,12 +180,12 @@ static void a_syn_clears_a_dead_entry_and_no_other(void **state)
 	bpf_map_update_elem(fd, &t, &conn, BPF_ANY);
 	syn_run(AF_INET, CI, SYN, 1000, syn_options, sizeof(syn_options), out);
 	assert_int_equal(bpf_map_lookup_elem(fd, &t, &late), -ENOENT);
-	assert_true(splice_flags() & KVS_F_BROKEN);
+	assert_true(splice_get(1).flags & KVS_F_BROKEN);
 	conn.splice = 0;
 	bpf_map_update_elem(fd, &t, &conn, BPF_ANY);
 	syn_run(AF_INET, CI, SYN, 1000, syn_options, sizeof(syn_options), out);
 	assert_int_equal(bpf_map_lookup_elem(fd, &t, &conn), -ENOENT);
-	rows_read(&after);
+	rows_read(skel->maps.kvs_rows, &after);
 	assert_int_equal(after.syn_of_open - before.syn_of_open, 1);
 	assert_int_equal(after.syn - before.syn, 3);
 	/* ours, on the tuple of a stream that goes on */
@@ -380,20 +353,6 @@ static void at_first_size(struct kvs_splice *sp)
 	sp->bytes = 0;
 }
 
-static unsigned stores_in_use(void)
-{
-	unsigned n = 0;
-	uint32_t zero = 0, fresh, slot, slots[256];
-	int q = bpf_map__fd(skel->maps.kvs_store_free);
-
-	bpf_map_lookup_elem(bpf_map__fd(skel->maps.kvs_store_new), &zero, &fresh);
-	while (bpf_map_lookup_and_delete_elem(q, NULL, &slot) == 0)
-		slots[n++] = slot;
-	for (unsigned i = 0; i < n; i++)
-		bpf_map_update_elem(q, NULL, &slots[i], BPF_ANY);
-	return fresh - n;
-}
-
 static void a_chunked_response_ends_in_whatever_order_its_segments_come(void **state)
 {
 	/* "5\r\nhello\r\n" "a;x\r\n0123456789\r\n" "0\r\n\r\n", cut at awkward places */
@@ -544,22 +503,7 @@ static void times_of_a_pod_are_counted(void **state)
 
 static int setup(void **state)
 {
-	env_enter();
-	if (env_missing)
-		return 0;
-	sh("ip link set lo up");
-	skel = splice_tc__open_and_load();
-	if (!skel)
-		return -1;
-	ring = ring_buffer__new(bpf_map__fd(skel->maps.kvs_events), on_event, NULL, NULL);
-	return ring ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-	ring_buffer__free(ring);
-	splice_tc__destroy(skel);
-	return 0;
+	return splice_setup(on_event);
 }
 
 int main(void)
@@ -578,5 +522,5 @@ int main(void)
 		cmocka_unit_test(times_of_a_pod_are_counted),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, splice_teardown);
 }

@@ -422,7 +422,6 @@ static const struct row rows[] = {
 };
 
 static unsigned events_seen;
-static struct ring_buffer *ring;
 
 static int on_event(void *ctx, void *data, size_t size)
 {
@@ -438,15 +437,11 @@ static int on_event(void *ctx, void *data, size_t size)
 
 static int verdict_of(const struct row *r)
 {
-	static const uint8_t goes[] = {
-#define X(NAME, name, goes) KVS_GOES_##goes,
-		KVS_ROWS(X)
-#undef X
-	};
+	uint8_t goes = row_of[r->row].goes;
 
-	if (goes[r->row] == KVS_GOES_NOWHERE)
+	if (goes == KVS_GOES_NOWHERE)
 		return r->hook == CI || r->hook == PI ? TC_ACT_SHOT : TC_ACT_REDIRECT; /* to nowhere */
-	return goes[r->row] == KVS_GOES_PEER ? TC_ACT_REDIRECT : TC_ACT_UNSPEC;
+	return goes == KVS_GOES_PEER ? TC_ACT_REDIRECT : TC_ACT_UNSPEC;
 }
 
 #define EXPECT(cond, ...)                                                                    \
@@ -492,10 +487,10 @@ static void row_check(const struct row *r, int family)
 	int verdict = verdict_of(r);
 
 	splice_put(family, r->state, r->framing, r->flags, r->tweak);
-	rows_read(&before);
+	rows_read(skel->maps.kvs_rows, &before);
 	events_seen = 0;
 	packet_run(family, r->hook, &r->in, &o);
-	rows_read(&after);
+	rows_read(skel->maps.kvs_rows, &after);
 	ring_buffer__consume(ring);
 	sp = splice_get(1);
 	/* A copy enters lo, where the program runs a second time. */
@@ -505,8 +500,8 @@ static void row_check(const struct row *r, int family)
 	if (r->copied)
 		after.other = before.other; /* what the copy became comes round by lo as well */
 	for (unsigned i = 0; i < KVS_ROW_ACTIVATED; i++)
-		EXPECT(after.row[i] - before.row[i] == (i == r->row), "%s was counted, not %s",
-		       row_names[i == r->row ? r->row : i], row_names[r->row]);
+		EXPECT(after.row[i] - before.row[i] == (i == r->row), "%s was counted, not %s", row_of[i].name,
+		       row_of[r->row].name);
 	EXPECT(o.verdict == verdict, "verdict is %d, not %d", o.verdict, verdict);
 	if (verdict == TC_ACT_UNSPEC || (verdict == TC_ACT_REDIRECT && (r->hook == CI || r->hook == PI)))
 		header_check(r, family, &o, verdict == TC_ACT_REDIRECT);
@@ -542,7 +537,7 @@ static void every_row_that_a_packet_can_have_is_in_the_table(void **state)
 		seen[rows[i].row] = true;
 	for (unsigned i = 0; i < KVS_ROW_ACTIVATED; i++)
 		if (!seen[i])
-			fail_msg("no row has %s", row_names[i]);
+			fail_msg("no row has %s", row_of[i].name);
 }
 
 static void the_verifier_stays_within_its_budget(void **state)
@@ -570,25 +565,10 @@ static int setup(void **state)
 	LIBBPF_OPTS(bpf_tc_hook, lo, .ifindex = 1, .attach_point = BPF_TC_INGRESS);
 	LIBBPF_OPTS(bpf_tc_opts, o, .handle = 1, .priority = 1);
 
-	env_enter();
-	if (env_missing)
-		return 0;
-	sh("ip link set lo up");
-	skel = splice_tc__open_and_load();
-	if (!skel)
-		return -1;
+	if (splice_setup(on_event) || env_missing)
+		return env_missing ? 0 : -1;
 	o.prog_fd = bpf_program__fd(skel->progs.kvs_ingress);
-	if (bpf_tc_hook_create(&lo) || bpf_tc_attach(&lo, &o))
-		return -1;
-	ring = ring_buffer__new(bpf_map__fd(skel->maps.kvs_events), on_event, NULL, NULL);
-	return ring ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-	ring_buffer__free(ring);
-	splice_tc__destroy(skel);
-	return 0;
+	return bpf_tc_hook_create(&lo) || bpf_tc_attach(&lo, &o) ? -1 : 0;
 }
 
 int main(void)
@@ -599,5 +579,5 @@ int main(void)
 		cmocka_unit_test(the_verifier_stays_within_its_budget),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, splice_teardown);
 }

@@ -151,7 +151,6 @@ void datapath_metrics(struct datapath *dp, struct buf *b);
 	X(FULL, splices_full) /* as many splices as there can be */                                   \
 	X(BOUND, bound)	      /* a connection's former splice is not unbound */                       \
 	X(KERNEL, kernel_error)                                                                       \
-	X(TLS, tls)                                                                                   \
 	X(SHORT, short)	    /* smaller than datapath.min-bytes */                                     \
 	X(DECHUNK, dechunk) /* the client is HTTP/1.0 */                                              \
 	X(USAGE, usage)	    /* usage would not be in the tail */
