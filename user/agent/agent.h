@@ -3,7 +3,7 @@
  *
  *   discovery ──set──► endpoints ──on_add──► holders, scrape, events
  *   scrape ──changed──► endpoints_publish; restarts and sleep ──► events_invalidate
- *   ctl, admin ──► the tables of commands.c and pages.c
+ *   ctl, admin ──► the tables of commands.c (cmd_*.c: an object each) and pages.c
  *
  * Threads: all of it belongs to the control thread.
  */
@@ -54,7 +54,7 @@ void agent_free(struct agent *a);
 
 const char *agent_base_name(const struct agent *a, const struct pod *p);
 
-/* commands.c, pages.c */
+/* commands.c, pages.c, cmd_decision.c */
 extern const struct ctl_cmd agent_commands[];
 extern const unsigned agent_ncommands;
 extern const struct admin_page agent_pages[];

@@ -105,6 +105,8 @@ bool value_put(const struct option *o, const void *base, struct buf *out);
 /* "duration, default 30s, 1ms … 24h" */
 void value_put_type(const struct option *o, struct buf *out);
 
+/* --- places.c: is the text one? Else why not, as in option.ok. --- */
+
 bool ok_listen(const char *t, struct buf *why); /* address literal and port */
 bool ok_admin(const char *t, struct buf *why);	/* the same, or "" */
 bool ok_hostport(const char *t, struct buf *why);
@@ -119,6 +121,8 @@ bool ok_socket(const char *t, struct buf *why);
 bool ok_devices(const char *t, struct buf *why);
 bool ok_name(const char *t, struct buf *why);
 bool ok_nonempty(const char *t, struct buf *why);
+
+/* --- suggest.c --- */
 
 /* Which of <words> was meant? NULL when none is near. <words> ends with NULL. */
 const char *suggest(const char *word, const char *const *words);

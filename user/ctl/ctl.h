@@ -22,11 +22,13 @@ struct ctl_conn;
 
 enum ctl_code { CTL_OK, CTL_FAILED, CTL_USAGE, CTL_NOT_FOUND };
 
+/* Write the answer's data into <w> (exactly one JSON value) and return CTL_OK; or an error code with one line in <err>.
+ * <args> is an object, maybe empty. */
+typedef enum ctl_code ctl_run(void *arg, json_t *args, struct jw *w, struct buf *err, struct ctl_conn *c);
+
 struct ctl_cmd {
 	const char *name; /* "pod.list" */
-	/* Write the answer's data into <w> (exactly one JSON value) and return CTL_OK; or an error code with one line
-	 * in <err>. <args> is an object, maybe empty. */
-	enum ctl_code (*run)(void *arg, json_t *args, struct jw *w, struct buf *err, struct ctl_conn *c);
+	ctl_run *run;
 };
 
 /* <path> is a Unix socket, made with mode 0660; a stale one is replaced, a live one is -EADDRINUSE. NULL and errno. */

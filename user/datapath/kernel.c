@@ -172,7 +172,8 @@ static bool programs_same(const struct programs *a, const struct programs *b)
 	if (ours.n != HOOKS)
 		return false;
 	for (unsigned i = 0; i < HOOKS; i++)
-		if (program_info(a->fd[i], &x) || program_info(b->fd[i], &y) || memcmp(x.tag, y.tag, sizeof(x.tag)))
+		if (program_info(a->fd[i], &x) || program_info(b->fd[i], &y) ||
+		    memcmp(x.tag, y.tag, sizeof(x.tag)) != 0)
 			return false;
 	return true;
 }

@@ -139,7 +139,7 @@ int pins_map_fits(int fd, struct bpf_map *m, char why[DATAPATH_WHY_MAX])
 static const char *const names[SETS][PROGRAMS] = {
 	[SET_COUNT] = { "kvs_pod_ingress", "kvs_pod_egress" },
 	[SET_SPLICE] = { "kvs_ingress", "kvs_egress",
-#define X(name) [HOOKS + CALL_##name] = "kvs_" #name,
+#define X(name) [HOOKS + CALL_##name] = ("kvs_" #name),
 			 CALLS_LIST(X)
 #undef X
 	},

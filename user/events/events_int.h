@@ -119,7 +119,7 @@ struct follow {
 
 struct events *events_start_timed(struct kvindex *x, struct stats *st, const struct events_timing *t);
 
-/* --- decode.c --- */
+/* --- fields.c --- */
 bool kv_kind_is_main(struct str kind); /* of a cache group: the one whose blocks are indexed */
 
 /* --- follow.c --- */

@@ -13,16 +13,12 @@
  *
  * Nothing is believed before the whole text has been walked; memory grows with the elements really read.
  */
-#include <errno.h>
-#include <stdlib.h>
-
 #include "base/rand.h"
+#include "events/blocks.h"
 #include "events/events_int.h"
 #include "http/json.h"
 
-#define HASHES_MAX (1u << 20)
-#define TOKENS_MAX (8u << 20)
-#define BLOCK_MAX  1024
+#define BLOCK_MAX 1024
 
 struct member {
 	const char *key;
@@ -126,9 +122,7 @@ struct decoding {
 	struct kv_batch_info *info;
 	void (*event)(void *arg, const struct kv_event *e);
 	void *arg;
-	uint64_t *hashes;
-	uint32_t *tokens;
-	unsigned nhashes, ntokens, cap_hashes, cap_tokens;
+	struct kv_blocks b;
 	uint64_t last; /* hash of the block before */
 	bool has_last;
 	bool cut; /* a partial block was the chain's end */
@@ -146,39 +140,20 @@ static struct str level_of(uint64_t level)
 	return level_names[level < 2 ? level : 2];
 }
 
-static int grow(void *arr, unsigned *cap, unsigned need, unsigned max, size_t size)
-{
-	unsigned n = *cap ? *cap : 256;
-	void **a = arr, *mem;
-
-	if (need > max)
-		return -EBADMSG;
-	while (n < need)
-		n *= 2;
-	if (n == *cap)
-		return 0;
-	mem = realloc(*a, n * size);
-	if (!mem)
-		return -ENOMEM;
-	*a = mem;
-	*cap = n;
-	return 0;
-}
-
 static void flush(struct decoding *d)
 {
 	struct kv_event *e = &d->e;
 
-	e->nhashes = d->nhashes - d->first_hash;
-	e->ntokens = d->ntokens - d->first_token;
+	e->nhashes = d->b.nhashes - d->first_hash;
+	e->ntokens = d->b.ntokens - d->first_token;
 	e->medium = level_of(d->level);
 	if (e->nhashes) {
-		e->hashes = d->hashes + d->first_hash;
-		e->tokens = e->ntokens ? d->tokens + d->first_token : NULL;
+		e->hashes = d->b.hashes + d->first_hash;
+		e->tokens = e->ntokens ? d->b.tokens + d->first_token : NULL;
 		d->event(d->arg, e);
 	}
-	d->first_hash = d->nhashes;
-	d->first_token = d->ntokens;
+	d->first_hash = d->b.nhashes;
+	d->first_token = d->b.ntokens;
 	e->nextra = 0;
 }
 
@@ -188,7 +163,7 @@ static bool add_extra(struct decoding *d, struct str s)
 
 	if (e->nextra == KV_EXTRA_MAX)
 		return false;
-	e->extra_at[e->nextra] = d->nhashes - d->first_hash;
+	e->extra_at[e->nextra] = d->b.nhashes - d->first_hash;
 	e->extra[e->nextra++] = s;
 	return true;
 }
@@ -221,11 +196,10 @@ static bool read_tokens(struct decoding *d, struct str text)
 		if (x && !str_eq(extra.raw, last) && !add_extra(d, extra.raw))
 			return false;
 		last = x ? extra.raw : (struct str){ NULL, 0 };
-		if (d->ntokens == d->cap_tokens)
-			d->err = grow(&d->tokens, &d->cap_tokens, d->ntokens + 1, TOKENS_MAX, sizeof(*d->tokens));
+		d->err = blocks_token_room(&d->b);
 		if (d->err)
 			return false;
-		d->tokens[d->ntokens++] = (uint32_t)n;
+		d->b.tokens[d->b.ntokens++] = (uint32_t)n;
 	}
 	return true;
 }
@@ -291,7 +265,7 @@ static int judge_size(struct decoding *d, unsigned tokens)
 	struct trt_state *st = d->st;
 
 	if (tokens && (tokens & (tokens - 1)) == 0 && tokens > st->block && tokens <= BLOCK_MAX) {
-		if (d->nhashes > d->first_hash)
+		if (d->b.nhashes > d->first_hash)
 			return -1; /* blocks of one chain differ */
 		st->block = tokens;
 	}
@@ -302,12 +276,11 @@ static int judge_size(struct decoding *d, unsigned tokens)
 
 static bool add_block(struct decoding *d, uint64_t hash)
 {
-	if (d->nhashes == d->cap_hashes)
-		d->err = grow(&d->hashes, &d->cap_hashes, d->nhashes + 1, HASHES_MAX, sizeof(*d->hashes));
+	d->err = blocks_hash_room(&d->b);
 	if (d->err)
 		return false;
 	d->e.block_size = d->st->block;
-	d->hashes[d->nhashes++] = hash;
+	d->b.hashes[d->b.nhashes++] = hash;
 	d->has_last = true;
 	d->last = hash;
 	return true;
@@ -332,23 +305,23 @@ static bool read_block(struct decoding *d, struct json *j)
 	if (d->has_last && d->last == h)
 		return false;
 	/* A run is of one level; names, which all blocks repeat, count at its beginning. */
-	if (d->nhashes > d->first_hash && at != d->level)
+	if (d->b.nhashes > d->first_hash && at != d->level)
 		flush(d);
-	if (d->nhashes == d->first_hash) {
+	if (d->b.nhashes == d->first_hash) {
 		d->e.has_parent = d->has_last;
 		d->e.parent = d->last;
 		d->level = at;
 		if (!take_names(d, &n))
 			return false;
 	}
-	before = d->ntokens;
+	before = d->b.ntokens;
 	extras = d->e.nextra;
 	if (!read_tokens(d, tokens_text) || (media_text.p && !read_media(d, media_text)))
 		return false;
-	size = judge_size(d, d->ntokens - before);
+	size = judge_size(d, d->b.ntokens - before);
 	if (size > 0 && !d->cut)
 		return add_block(d, h);
-	d->ntokens = before;
+	d->b.ntokens = before;
 	d->e.nextra = extras;
 	d->cut = true;
 	if (size >= 0)
@@ -389,9 +362,8 @@ static bool removed(struct decoding *d, struct str hashes)
 	while (json_element(&j, &v) > 0) {
 		if (json_skip(&j, &v, NULL))
 			return false;
-		if (d->nhashes == d->cap_hashes)
-			d->err = grow(&d->hashes, &d->cap_hashes, d->nhashes + 1, HASHES_MAX, sizeof(*d->hashes));
-		if (d->err || !hash_of(&v, &d->hashes[d->nhashes++]))
+		d->err = blocks_hash_room(&d->b);
+		if (d->err || !hash_of(&v, &d->b.hashes[d->b.nhashes++]))
 			return false;
 	}
 	d->e.type = KV_REMOVED;
@@ -501,7 +473,6 @@ int trt_decode(struct trt_state *st, struct str text, struct kv_batch_info *info
 	info->unknown_events = !known;
 	buf_free(&d.name);
 	buf_free(&d.salt);
-	free(d.hashes);
-	free(d.tokens);
+	blocks_free(&d.b);
 	return d.err == -ENOMEM ? -ENOMEM : 0;
 }
