@@ -68,13 +68,16 @@ struct reading {
 
 static bool hash_of(const struct mp_item *it, uint64_t *ret)
 {
-	size_t n = it->s.n;
+	size_t n;
 
 	if (it->kind == MP_UINT || it->kind == MP_INT) {
 		*ret = it->u;
 		return true;
 	}
-	if ((it->kind != MP_BIN && it->kind != MP_STR) || !n)
+	if (it->kind != MP_BIN && it->kind != MP_STR)
+		return false;
+	n = it->s.n;
+	if (!n)
 		return false;
 	*ret = n > 8 ? mp_be((const uint8_t *)it->s.p + n - 8, 8) : mp_be((const uint8_t *)it->s.p, (unsigned)n);
 	return true;
