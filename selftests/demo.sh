@@ -184,7 +184,7 @@ mounts_stand()
 
 start_gateway()
 {
-	COMM=kvsteerd start gateway g nsenter --mount="/proc/$(pid_of mounts)/ns/mnt" --wd="$PWD" \
+	COMM=kvsteerd start gateway g nsenter --target "$(pid_of mounts)" --mount --root --wd="$PWD" \
 		"$BIN/kvsteerd" --config "$RUN/kvsteer.yaml"
 }
 
@@ -204,10 +204,11 @@ kvsteer()
 	"$BIN/kvsteer" --control "$RUN/kvsteer.sock" "$@"
 }
 
-# In the gateway's namespaces, where its bpffs is.
+# In the gateway's namespaces, where its bpffs is. --root: whoever enters a mount namespace is at its root, and this may
+# run below another one.
 in_gateway()
 {
-	nsenter --target "$(pid_of mounts)" --mount --net --wd="$PWD" "$@"
+	nsenter --target "$(pid_of mounts)" --mount --root --net --wd="$PWD" "$@"
 }
 
 # json EXPRESSION [FILE]: of the JSON value v.
