@@ -235,6 +235,13 @@ static __always_inline void client_out(struct kvs_splice *sp, struct scratch *sc
 		a->socket.flags &= ~TCP_FLAG_FIN;
 		ends = 0;
 	}
+	if ((ends & TCP_FLAG_FIN) && sc->s.payload && D(seq, sp->c_split) < 0) {
+		/* A head that is sent again takes a FIN that waits behind it along, and would put it at the split. Its
+		 * place is behind what was diverted; it comes again by itself. */
+		a->row = KVS_ROW_CE_FIN_CUT;
+		a->socket.flags &= ~TCP_FLAG_FIN;
+		ends = 0;
+	}
 	if (sc->s.flags & TCP_FLAG_RST) {
 		/* Only with the very number that it expects does the client believe it. That is what it has just
 		 * acknowledged, if this is the answer to such a segment (no ACK flag). Else it is the end of what was

@@ -261,7 +261,7 @@ struct kvs_pod_times {
 	X(CE_SHIFT, to_client_shifted, SOCKET)                                                         \
 	X(CE_SPLICED, to_client_spliced, SOCKET)                                                       \
 	X(CE_RST, to_client_reset, SOCKET)	 /* with the number that the client expects */         \
-	X(CE_FIN_CUT, to_client_fin_cut, SOCKET) /* data of an orphan without its FIN */               \
+	X(CE_FIN_CUT, to_client_fin_cut, SOCKET) /* data without a FIN that is not due yet */          \
 	X(CE_STOLEN, to_client_stolen, NOWHERE)	 /* FIN or RST of an orphan */                         \
 	/* pod egress */                                                                               \
 	X(PE_SHIFT, to_pod_shifted, SOCKET)                                                            \
