@@ -39,6 +39,7 @@
  *   egress of C    client_out  C's numbers, the orphan's FIN
  *   egress of U    pod_out     U's acknowledgements, the orphan's FIN
  *   SYN            lib/syn.bpf.h
+ *   ICMP errors    lib/icmp.bpf.h
  *
  * A packet of ours that cannot be read is dropped: unmapped numbers would reach a socket. What is not ours goes on with
  * TC_ACT_UNSPEC, which leaves the verdict to others. What is stolen at egress vanishes without the stack's
@@ -50,6 +51,7 @@
 #include "kvsteer/abi_splice.h"
 #include "lib/control.bpf.h"
 #include "lib/count.bpf.h"
+#include "lib/icmp.bpf.h"
 
 static const __u8 row_goes[KVS_ROWS_N] = {
 #define X(NAME, name, goes) KVS_GOES_##goes,
@@ -201,6 +203,21 @@ static __always_inline int carry_out(struct __sk_buff *skb, struct scratch *sc)
 	return TC_ACT_SHOT;
 }
 
+/* Not TCP: perhaps an error about a segment of ours, changed already. */
+static __always_inline int icmp_carry_out(struct __sk_buff *skb, struct scratch *sc)
+{
+	icmp_error(skb);
+	if (sc->a.row == KVS_ROW_OTHER)
+		return TC_ACT_UNSPEC;
+	row_count(sc->a.row);
+	if (sc->a.row == KVS_ROW_CI_ERROR)
+		return TC_ACT_UNSPEC;
+	if (sc->a.row != KVS_ROW_CI_TOO_BIG)
+		return TC_ACT_SHOT;
+	skb->mark = MARK_OUT;
+	return bpf_redirect_neigh(sc->a.ifindex, NULL, 0, 0);
+}
+
 /* Neither a whole segment nor somebody else's, as far as one can see. */
 static __always_inline int unreadable(struct scratch *sc)
 {
@@ -224,8 +241,10 @@ int kvs_ingress(struct __sk_buff *skb)
 		skb->mark = 0;
 	else
 		count_ingress(skb, &sc->s, v);
-	if (v == KVS_NOT_TCP || v == KVS_NOT_IP || skb->vlan_present)
+	if (v == KVS_NOT_IP || skb->vlan_present)
 		return TC_ACT_UNSPEC;
+	if (v == KVS_NOT_TCP)
+		return icmp_carry_out(skb, sc);
 	packet_begin(skb, sc, false);
 	if (v != KVS_COUNTED)
 		return unreadable(sc);

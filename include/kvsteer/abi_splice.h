@@ -230,11 +230,14 @@ struct kvs_pod_times {
 	X(CI_LAST, client_ack_last, BOTH) /* makes DONE */                                             \
 	X(CI_DONE, client_done, SOCKET)                                                                \
 	X(CI_RST, client_reset, BOTH)                                                                  \
-	X(CI_RST_STRAY, client_reset_stray, SOCKET) /* not the exact number: the socket decides */     \
-	X(CI_UNSENT, client_ack_unsent, NOWHERE)    /* acknowledges what was never sent */             \
-	X(CI_NOACK, client_no_ack, SOCKET)	    /* no ACK flag */                                  \
-	X(CI_COPY, client_copy, PEER)		    /* second pass of BOTH */                          \
-	X(CI_COPY_LATE, client_copy_late, NOWHERE)  /* unbound before the second pass */               \
+	X(CI_RST_STRAY, client_reset_stray, SOCKET)   /* not the exact number: the socket decides */   \
+	X(CI_UNSENT, client_ack_unsent, NOWHERE)      /* acknowledges what was never sent */           \
+	X(CI_NOACK, client_no_ack, SOCKET)	      /* no ACK flag */                                \
+	X(CI_COPY, client_copy, PEER)		      /* second pass of BOTH */                        \
+	X(CI_COPY_LATE, client_copy_late, NOWHERE)    /* unbound before the second pass */             \
+	X(CI_ERROR, client_path_error, SOCKET)	      /* ICMP, with the number that C's socket has */  \
+	X(CI_TOO_BIG, client_path_too_big, PEER)      /* ICMPv6 about what was diverted: to the pod */ \
+	X(CI_ERROR_STRAY, client_path_stray, NOWHERE) /* ICMP about what is not under way */           \
 	/* pod ingress */                                                                              \
 	X(PI_SHIFT, pod_shifted, SOCKET)	      /* not spliced now */                            \
 	X(PI_OLD, pod_old, SOCKET)		      /* ends before the split */                      \

@@ -2,35 +2,15 @@
  * Whole responses through the splice: client, gateway and pod in three network namespaces, real TCP on all four ends,
  * each byte compared. splice_peers.h has the ends, splice_proxy.h the gateway between them.
  */
-#include "splice_net.h"
-#include "splice_proxy.h"
-#include "splice_rows.h"
+#include "splice_run.h"
 
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
-#include <net/if.h>
 
 #include "bpf/impair.skel.h"
-#include "bpf/splice_tc.skel.h"
 
-static struct splice_tc *skel;
-static pid_t proxy_pid;
-static unsigned proxies;
 /* What enters: the gateway from the pod, the gateway from the client, the client. */
 static struct impair *from_pod, *from_client, *to_client;
-
-static void attach(const char *dev, enum bpf_tc_attach_point where, int prog, unsigned priority)
-{
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)if_nametoindex(dev), .attach_point = where);
-	LIBBPF_OPTS(bpf_tc_opts, o, .prog_fd = prog, .priority = priority, .handle = 1);
-	int r = bpf_tc_hook_create(&hook);
-
-	if (r && r != -EEXIST)
-		fail_msg("%s: %s", dev, strerror(-r));
-	r = bpf_tc_attach(&hook, &o);
-	if (r)
-		fail_msg("%s: %s", dev, strerror(-r));
-}
 
 /* Keeps what comes by the veth pair for a millisecond, with checksum and GSO state, and sends it back. */
 static void *delay_run(void *arg)
@@ -78,177 +58,15 @@ static struct impair *impair_attach(const char *dev, struct impair *m)
 
 static int setup(void **state)
 {
-	struct kvs_pod_key any = { .port = GW_PORT };
-	uint32_t one = 1;
-
-	env_enter();
-	if (env_missing)
-		return 0;
-	net_setup();
-	skel = splice_tc__open_and_load();
-	if (!skel)
-		return -1;
-	attach("kvc0", BPF_TC_INGRESS, bpf_program__fd(skel->progs.kvs_ingress), 3);
-	attach("kvc0", BPF_TC_EGRESS, bpf_program__fd(skel->progs.kvs_egress), 3);
-	attach("kvp0", BPF_TC_INGRESS, bpf_program__fd(skel->progs.kvs_ingress), 3);
-	attach("kvp0", BPF_TC_EGRESS, bpf_program__fd(skel->progs.kvs_egress), 3);
-	bpf_map_update_elem(bpf_map__fd(skel->maps.kvs_listeners), &any, &one, BPF_ANY);
-	fds = (struct fds){
-		.conn_add = bpf_program__fd(skel->progs.kvs_conn_add),
-		.conn_close = bpf_program__fd(skel->progs.kvs_conn_close),
-		.bind = bpf_program__fd(skel->progs.kvs_bind),
-		.arm = bpf_program__fd(skel->progs.kvs_arm),
-		.closing = bpf_program__fd(skel->progs.kvs_closing),
-		.unbind = bpf_program__fd(skel->progs.kvs_unbind),
-		.splices = bpf_map__fd(skel->maps.kvs_splices),
-		.dials = bpf_map__fd(skel->maps.kvs_dials),
-	};
-	return 0;
+	return run_setup();
 }
 
 static int teardown(void **state)
 {
-	if (env_missing)
-		return 0;
-	net_teardown();
 	impair__destroy(from_pod);
 	impair__destroy(from_client);
 	impair__destroy(to_client);
-	splice_tc__destroy(skel);
-	return 0;
-}
-
-static void rows_print(void)
-{
-	union kvs_row_counts c;
-
-	rows_read(skel->maps.kvs_rows, &c);
-	fprintf(stderr, "stuck:");
-	for (unsigned i = 0; i < KVS_ROWS_N; i++)
-		if (c.row[i])
-			fprintf(stderr, " %s=%llu", row_of[i].name, (unsigned long long)c.row[i]);
-	fprintf(stderr, "\n");
-}
-
-static void proxy_start(void)
-{
-	int l;
-
-	memset(report, 0, sizeof(*report));
-	l = proxy_listen();
-	assert_true(l >= 0);
-	proxy_pid = fork();
-	if (!proxy_pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		proxy.relay_only = getenv("RELAY") != NULL;
-		proxy.next_id = proxies % 30 * 512;
-		proxy_run(l);
-	}
-	proxies++;
-	close(l);
-}
-
-static void proxy_stop(void)
-{
-	kill(proxy_pid, SIGKILL);
-	waitpid(proxy_pid, NULL, 0);
-}
-
-static void stuck(void)
-{
-	for (uint32_t id = 1; id < 16384; id++) {
-		struct kvs_splice sp;
-
-		splice_look(id, &sp);
-		if (sp.state)
-			fprintf(stderr,
-				"splice %u state %u flags %x framing %u bytes %llu wpos %x fwd_end %x u_end %x u_una "
-				"%x una %x c_split %x u_split %x ranges %u left %llu del %x y0 %x walk %u owe %u win "
-				"%u\n",
-				id, sp.state, sp.flags, sp.framing, (unsigned long long)sp.bytes, sp.wpos, sp.fwd_end,
-				sp.u_end, sp.u_una, sp.c.snd_una, sp.c_split, sp.u_split, sp.ranges_n,
-				(unsigned long long)sp.left, sp.u.del, sp.y0, sp.walk, sp.c.owe, sp.pod_win);
-	}
-	rows_print();
-	proxy_stop();
-}
-
-static void job_wait(pid_t pid, unsigned seconds)
-{
-	job_end(pid, seconds, stuck);
-}
-
-static unsigned splices_left(void)
-{
-	unsigned n = 0;
-
-	for (uint32_t id = 1; id < 16384; id++) {
-		struct kvs_splice sp;
-
-		splice_look(id, &sp);
-		n += sp.state != KVS_FREE || sp.users || sp.store;
-	}
-	return n;
-}
-
-static unsigned conns_open(void)
-{
-	return conns_in_use(bpf_map__fd(skel->maps.kvs_conns));
-}
-
-/* What a daemon does with the connections of one that has died, some time after their end. */
-static void conns_collect(void)
-{
-	struct kvs_tuple key;
-	int fd = bpf_map__fd(skel->maps.kvs_conns);
-
-	while (bpf_map_get_next_key(fd, NULL, &key) == 0) {
-		struct kvs_conn_close_args a = { .tuple = key, .gc = 1 };
-		struct kvs_conn conn;
-
-		assert_int_equal(bpf_map_lookup_elem(fd, &key, &conn), 0);
-		a.born = conn.born + 1;
-		assert_int_equal(prog_call(fds.conn_close, &a, sizeof(a)), -ENOENT);
-		a.born = conn.born;
-		assert_int_equal(prog_call(fds.conn_close, &a, sizeof(a)), 0);
-	}
-}
-
-/* Run a job through a fresh proxy. Everything must come out exact, and nothing may be left behind. */
-static void exact(const struct job *j, unsigned seconds)
-{
-	unsigned want = j->streams * j->requests, left = 1;
-
-	proxy_start();
-	job_wait(job_start(j), seconds);
-	for (unsigned ms = 0; ms < 3000 && left; ms += 20) {
-		usleep(20000);
-		left = splices_left() + conns_open();
-	}
-	proxy_stop();
-	if (getenv("V"))
-		fprintf(stderr,
-			"exact %u wrong %u cut %u reset %u closed %u aborted %u; spliced %u relayed %u, arms %u of %u, "
-			"longest %llu ms, pod eof %u reset %u failed %u\n",
-			report->exact, report->wrong, report->cut, report->reset, report->closed, report->aborted,
-			report->spliced, report->relayed, report->arms, report->arm_tries,
-			(unsigned long long)report->longest_us / 1000, report->pod_eof, report->pod_reset,
-			report->pod_failed);
-	assert_int_equal(report->wrong, 0);
-	assert_int_equal(report->exact, want);
-	assert_int_equal(report->proxy_bad, 0);
-	assert_int_equal(report->aborted, 0);
-	if (j->framings == CLOSE)
-		assert_int_equal(report->closed, want);
-	assert_int_equal(left, 0);
-}
-
-static void assert_spliced(unsigned percent)
-{
-	unsigned all = report->spliced + report->relayed;
-
-	if (report->spliced * 100 < all * percent)
-		fail_msg("%u of %u responses were spliced", report->spliced, all);
+	return run_teardown();
 }
 
 static void each_framing_at_token_pace_over_ipv4(void **state)
