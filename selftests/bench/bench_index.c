@@ -343,6 +343,8 @@ static void bench_guess(size_t bytes, uint64_t life, const char *what)
 	volatile char *other = must(malloc(other_n));
 	struct rng rng = { bytes };
 
+	for (unsigned h = 0; h < 3; h++)
+		index_live(x, h, true, 0);
 	for (unsigned i = 0; i < GUESSED; i++) {
 		for (uint32_t k = 0; k < n; k++)
 			at[k] = rng_next(&rng) >> 3;

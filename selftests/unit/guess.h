@@ -23,6 +23,8 @@ static inline int speculate(struct kvindex *x, unsigned holder, uint64_t ns, con
 	int r;
 
 	index_thin(at, from, n, places);
+	if (until_ns)
+		index_live(x, holder, true, 0);
 	r = index_speculate(x, &g);
 	free(places);
 	return r;

@@ -207,7 +207,7 @@ static void a_guess_is_seen_and_can_be_taken_back(void **state)
 {
 	static char text[INDEX_CHUNK * 4 + 1];
 	struct str parts[1] = { STR(BASE) };
-	struct events_guess g = { .guess = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8 } };
+	struct events_guess g = { .guess = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8, .lru_chunks = 100 } };
 	struct index_text t;
 	struct scene c;
 
@@ -232,7 +232,7 @@ static void a_guess_may_continue_an_earlier_one(void **state)
 {
 	static char text[INDEX_CHUNK * 8 + 1];
 	struct str parts[1] = { STR(BASE) };
-	struct events_guess g = { .guess = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8 } };
+	struct events_guess g = { .guess = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8, .lru_chunks = 100 } };
 	unsigned long before = 0;
 	struct index_text t;
 	uint64_t at[9];
@@ -254,6 +254,36 @@ static void a_guess_may_continue_an_earlier_one(void **state)
 		until(predicted(&c, text) > before);
 		before = predicted(&c, text);
 	}
+	end(&c);
+}
+
+static void a_guess_of_before_events_flow_ends_when_they_do(void **state)
+{
+	static char text[INDEX_CHUNK * 4 + 1];
+	struct str parts[1] = { STR(BASE) };
+	struct events_guess g = { .guess = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8, .lru_chunks = 100 } };
+	struct index_text t;
+	struct asked a;
+	struct scene c;
+
+	memset(text, 'q', sizeof(text) - 1);
+	begin(&c, true);
+	a = engine_asked(&c.g);
+	g.at = malloc(8 * sizeof(*g.at));
+	index_text_init(&t, g.at, 8);
+	assert_int_equal(index_text_feed(c.x, &t, text, strlen(text)), 0);
+	g.guess.n = t.n;
+	g.guess.ns = index_namespace(c.x, parts, 1);
+	g.guess.until_ns = time_mono() + NS_PER_MS;
+	assert_int_equal(events_guess(c.e, &g), 0);
+	until(predicted(&c, text) > 0);
+	usleep(200000);
+	assert_false(atomic_load(&c.p->index_live));
+	assert_true(predicted(&c, text) > 0); /* nothing could have confirmed it */
+	reply_end(&c.g, &a, true);
+	until(atomic_load(&c.p->index_live));
+	assert_true(predicted(&c, text) > 0);
+	until(predicted(&c, text) == 0);
 	end(&c);
 }
 
@@ -319,6 +349,7 @@ int main(void)
 		cmocka_unit_test(a_new_base_name_moves_the_pod_to_its_namespace),
 		cmocka_unit_test(a_guess_is_seen_and_can_be_taken_back),
 		cmocka_unit_test(a_guess_may_continue_an_earlier_one),
+		cmocka_unit_test(a_guess_of_before_events_flow_ends_when_they_do),
 		cmocka_unit_test(a_pod_that_goes_leaves_nothing),
 		cmocka_unit_test(a_pod_is_live_when_all_of_its_ranks_are),
 	};

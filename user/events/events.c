@@ -58,6 +58,7 @@ static void follow_free(struct follow *f)
 		zmq_unfollow(&f->s[i]);
 		stream_fini(&f->s[i]);
 		index_clear(f->e->x, f->s[i].holder);
+		index_live(f->e->x, f->s[i].holder, false, 0);
 	}
 	f->e->active = true;
 	list_del(&f->link);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/str.h"
+#include "base/time.h"
 #include "endpoint/endpoint.h"
 #include "kvindex/kvindex.h"
 #include "model/vocab.h"
@@ -39,6 +40,8 @@ int events_rebase(struct events *e, struct pod *p, const char *base);
 int events_remove(struct events *e, struct pod *p);
 /* Outside evidence that the cache is new or gone (restart seen in metrics, sleep): clear its holders. */
 int events_invalidate(struct events *e, struct pod *p, const char *why);
+
+#define EVENTS_GUESS_LIFE (2 * NS_PER_S) /* by then events have confirmed a guess that was right */
 
 /* Speculation by workers, any thread. <at> (malloc'ed; guess.at is not looked at) is given away. In the order of calls
  * by one thread. */

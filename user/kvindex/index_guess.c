@@ -3,9 +3,9 @@
  *
  * A chunk is a node outside of the tree (found by its key alone, shared by holders); what a holder knows of it is a
  * record in guess[]: how often it was guessed and until when it holds. Records with an end hang in the holder's wheel,
- * one list per 17 ms, a longer wait goes round; the others in its LRU. What is left of a prompt has to be a prefix: so
- * its chunks enter the LRU from the last to the first, as the oldest goes first, and the wheel from the first to the
- * last, as the head of a list does when room is needed.
+ * one list per 17 ms, a longer wait goes round; the others in its LRU, until events flow that could confirm them. What
+ * is left of a prompt has to be a prefix: so its chunks enter the LRU from the last to the first, as the oldest goes
+ * first, and the wheel from the first to the last, as the head of a list does when room is needed.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -107,7 +107,7 @@ static uint32_t guess_alloc(struct kvindex *x)
 }
 
 /* Refresh what is there, or make it. */
-static int guess_put(struct kvindex *x, unsigned holder, uint32_t id, uint64_t until)
+static int guess_put(struct kvindex *x, unsigned holder, uint32_t id, uint64_t until, bool exact)
 {
 	uint32_t before = x->guess_of.cap;
 	uint32_t *at = pmap_put(&x->guess_of, pair_key(holder, id));
@@ -120,7 +120,7 @@ static int guess_put(struct kvindex *x, unsigned holder, uint32_t id, uint64_t u
 		g = &x->guess[*at];
 		guess_unlink(x, *at);
 		g->until = g->until && until ? (until > g->until ? until : g->until) : 0;
-		g->refs += g->refs < UINT16_MAX;
+		g->refs += g->refs < GUESS_REFS_MAX;
 		guess_link(x, *at);
 		return 0;
 	}
@@ -134,7 +134,8 @@ static int guess_put(struct kvindex *x, unsigned holder, uint32_t id, uint64_t u
 		return -ENOMEM;
 	}
 	node_set_level(x, node_at(x, id), holder, TIER_GPU);
-	x->guess[*at] = (struct guess){ .until = until, .node = id, .holder = (uint16_t)holder, .refs = 1 };
+	x->guess[*at] =
+		(struct guess){ .until = until, .node = id, .holder = (uint16_t)holder, .exact = exact, .refs = 1 };
 	guess_link(x, *at);
 	count_add(&x->holder[holder].guesses, 1);
 	stat_add(&x->st.speculated, 1);
@@ -186,7 +187,7 @@ static int guess_chunk(struct kvindex *x, const struct index_guess *g, uint32_t 
 	__atomic_store_n(&n->depth, x->said - g->age, __ATOMIC_RELAXED);
 	atomic_store_explicit(&n->tok_end, (uint32_t)((uint64_t)chunks * g->tokens_per_chunk_q8 >> 8),
 			      memory_order_relaxed);
-	r = guess_put(x, g->holder, id, until);
+	r = guess_put(x, g->holder, id, until, g->until_ns != 0);
 	if (r)
 		node_free_unused(x, id);
 	return r;
@@ -232,6 +233,12 @@ static int guess_backward(struct kvindex *x, const struct index_guess *g, uint32
 	return r;
 }
 
+/* The slot of what has ended is the next to be looked at. */
+static uint64_t end_of(const struct kvindex *x, uint64_t until)
+{
+	return until && until < x->ticked ? x->ticked : until;
+}
+
 static int wheel_make(struct kvindex *x, struct holder *h)
 {
 	if (h->wheel)
@@ -247,15 +254,14 @@ int index_speculate(struct kvindex *x, const struct index_guess *g)
 {
 	struct holder *h = &x->holder[g->holder];
 	uint32_t root;
-	uint64_t until = g->until_ns;
+	uint64_t until;
 	int r;
 
 	if (g->holder >= x->nholders || (uint64_t)g->n * INDEX_CHUNK > UINT32_MAX)
 		return -EINVAL;
 	if (!index_places(g->from, g->n))
 		return 0;
-	if (until && until < x->ticked)
-		until = x->ticked; /* its slot is the next to be looked at */
+	until = h->live ? end_of(x, g->until_ns) : 0;
 	if (until && wheel_make(x, h))
 		return -ENOMEM;
 	r = index_room(x, NULL, 0);
@@ -270,6 +276,32 @@ int index_speculate(struct kvindex *x, const struct index_guess *g)
 		guess_free(x, h->lru_tail);
 	holder_active(x, g->holder);
 	return r;
+}
+
+void index_live(struct kvindex *x, unsigned holder, bool live, uint64_t until_ns)
+{
+	struct holder *h = &x->holder[holder];
+	uint64_t until = end_of(x, until_ns);
+	bool begins, wheel;
+
+	if (holder >= x->nholders)
+		return;
+	begins = live && !h->live;
+	wheel = begins && h->lru_head && wheel_make(x, h) == 0;
+	h->live = live;
+	for (uint32_t i = begins ? h->lru_head : 0, next; i; i = next) {
+		next = x->guess[i].next;
+		if (!x->guess[i].exact)
+			continue;
+		if (!wheel || !until) {
+			guess_free(x, i);
+			continue;
+		}
+		guess_unlink(x, i);
+		x->guess[i].until = until;
+		guess_link(x, i);
+	}
+	holder_active(x, holder);
 }
 
 void index_unspeculate(struct kvindex *x, const struct index_guess *g)

@@ -112,10 +112,13 @@ struct index_guess {
 	uint32_t from, n;
 	uint32_t age;		      /* of that hit: a prompt is as old as its oldest part */
 	uint32_t tokens_per_chunk_q8; /* the tokens of one chunk times 256 (an estimate) */
-	uint64_t until_ns;	      /* it is dropped then unless events have confirmed it; 0: see next */
-	uint32_t lru_chunks;	      /* no expiry but by the holder's LRU of that many (an engine without events) */
+	uint64_t until_ns;   /* the text is exact, so a live holder's events confirm the guess by then, or it goes */
+	uint32_t lru_chunks; /* until_ns 0, or the holder is not live: what is over that many goes, oldest first */
 };
 int index_speculate(struct kvindex *x, const struct index_guess *g);
+/* Do the holder's events flow? At first they do not. When they begin to, they tell what has come of what was guessed of
+ * exact texts: that ends at <until_ns>. */
+void index_live(struct kvindex *x, unsigned holder, bool live, uint64_t until_ns);
 /* It failed: drop what that call inserted and is unconfirmed. */
 void index_unspeculate(struct kvindex *x, const struct index_guess *g);
 

@@ -108,11 +108,13 @@ struct entry {
 	uint32_t refs; /* REFS_BITS per tier */
 };
 
+#define GUESS_REFS_MAX 0x7fffu
 struct guess {
 	uint64_t until; /* 0: in the LRU */
 	uint32_t node;
 	uint16_t holder;
-	uint16_t refs;
+	uint16_t exact : 1;  /* of a text that events may confirm */
+	uint16_t refs : 15;  /* up to GUESS_REFS_MAX */
 	uint32_t next, prev; /* in the LRU: from the latest to the oldest */
 };
 
@@ -124,6 +126,7 @@ struct holder {
 	_Atomic uint32_t guesses;
 	uint32_t nslow; /* blocks that are in no GPU */
 	uint32_t lru_head, lru_tail, lru_n;
+	bool live;	 /* events flow */
 	uint32_t *wheel; /* WHEEL_SLOTS list heads, made when first used */
 };
 

@@ -185,18 +185,17 @@ static void plan_guess(struct deciding *d, unsigned row, struct leg *leg)
 	struct pod *p = d->pods[row];
 	uint32_t q8 = atomic_load_explicit(&pool->bytes_per_token_q8, memory_order_relaxed);
 	uint64_t tokens = (uint64_t)s->num_blocks * s->block_size;
+	bool confirmed = d->in->exact && atomic_load(&p->index_live);
 
 	leg->holder = p->holder[0];
-	leg->expires = d->in->exact && atomic_load(&p->index_live);
+	leg->exact = d->in->exact;
 	leg->from = d->bytes[row] / INDEX_CHUNK;
 	leg->age = d->age[row];
-	if (!w->sh->events || leg->holder >= INDEX_HOLDERS || (!leg->expires && !pool->cfg->approx_lru))
+	if (!w->sh->events || leg->holder >= INDEX_HOLDERS || (!confirmed && !pool->cfg->approx_lru))
 		leg->holder = NO_HOLDER;
-	if (leg->expires)
-		return;
 	leg->lru_chunks = (uint32_t)((tokens ? tokens : pool->cfg->kv_tokens) * q8 / 256 / INDEX_CHUNK);
 	/* Without events only being said again keeps a prefix in the LRU; often enough is enough. */
-	if (leg->age > leg->lru_chunks / 8)
+	if (!confirmed && leg->age > leg->lru_chunks / 8)
 		leg->from = leg->age = 0;
 }
 

@@ -10,8 +10,6 @@
 
 #include "proxy/proxy_int.h"
 
-#define GUESS_LIFE (2 * NS_PER_S)
-
 static void post(struct request *r, const struct leg *leg, bool drop)
 {
 	const struct told *t = &r->told;
@@ -25,7 +23,7 @@ static void post(struct request *r, const struct leg *leg, bool drop)
 			.n = t->chunks,
 			.age = leg->age,
 			.tokens_per_chunk_q8 = INDEX_CHUNK * 256 * 256 / (q8 ? q8 : 1024),
-			.until_ns = leg->expires ? loop_now(r->c->w->loop) + GUESS_LIFE : 0,
+			.until_ns = leg->exact ? loop_now(r->c->w->loop) + EVENTS_GUESS_LIFE : 0,
 			.lru_chunks = leg->lru_chunks,
 		},
 		.drop = drop,

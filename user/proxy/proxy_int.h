@@ -107,7 +107,7 @@ struct leg {
 	uint32_t uncached, matched;
 	/* What the index is told when the request goes there. */
 	uint16_t holder; /* NO_HOLDER: nothing */
-	bool expires;	 /* events confirm it; else it is in an LRU of */
+	bool exact;	 /* events confirm it where they flow; else it is in an LRU of */
 	uint32_t lru_chunks;
 	uint32_t from, age; /* of what it has of the prompt: chunks, and when it was said */
 };
