@@ -41,6 +41,10 @@
  *   SYN            lib/syn.bpf.h
  *   ICMP errors    lib/icmp.bpf.h
  *
+ * The way to a peer, route and neighbour, is looked up once a second (bpf_redirect_neigh); at egress it is noted how
+ * that packet was addressed on its link, and the packets between are sent the same way. Looking up each cost more than
+ * the rules do.
+ *
  * A packet of ours that cannot be read is dropped: unmapped numbers would reach a socket. What is not ours goes on with
  * TC_ACT_UNSPEC, which leaves the verdict to others. What is stolen at egress vanishes without the stack's
  * noticing (steal), since SHOT would look like congestion to it, and it would give its orphans up early.
@@ -121,6 +125,7 @@ static __always_inline int decide(bool egress)
 	conn = bpf_map_lookup_elem(&kvs_conns, &sc->t);
 	if (!conn)
 		return 0;
+	sc->a.client = conn->side == KVS_SIDE_C;
 	sc->a.splice = conn->splice;
 	if (conn->splice)
 		sp = bpf_map_lookup_elem(&kvs_splices, &sc->a.splice);
@@ -180,6 +185,53 @@ static __always_inline int steal(void)
 	return (int)bpf_redirect(0x7fffffff, 0);
 }
 
+static __always_inline int peer_send(struct __sk_buff *skb, struct scratch *sc)
+{
+	struct action *a = &sc->a;
+
+	skb->mark = a->client ? MARK_TO_POD : MARK_TO_CLIENT;
+	if (a->linked && !bpf_skb_store_bytes(skb, 0, a->link, sizeof(a->link), 0))
+		return bpf_redirect(a->ifindex, 0);
+	skb->mark |= a->splice & MARK_ID;
+	return bpf_redirect_neigh(a->ifindex, NULL, 0, 0);
+}
+
+static __always_inline bool tuple_is(const struct kvs_tuple *a, const struct kvs_tuple *b)
+{
+	const __u32 *x = (const void *)a, *y = (const void *)b;
+	__u32 diff = 0;
+
+	for (unsigned int i = 0; i < sizeof(*a) / sizeof(*x); i++)
+		diff |= x[i] ^ y[i];
+	return !diff;
+}
+
+/* At egress, of a packet whose way was looked up: note how it was addressed. It may have waited for its neighbour, so
+ * the splice may be another's by now. */
+__noinline int link_learn(struct __sk_buff *skb)
+{
+	struct scratch *sc = scratch_get();
+	bool to_pod = (skb->mark & ~MARK_ID) == MARK_TO_POD;
+	__u32 id = skb->mark & MARK_ID;
+	struct kvs_splice *sp = bpf_map_lookup_elem(&kvs_splices, &id);
+	struct kvs_link *l;
+
+	if (!sc || !sp || segment_read(skb, &sc->s) != KVS_COUNTED)
+		return 0;
+	packet_begin(skb, sc, true);
+	if (bpf_skb_load_bytes(skb, 0, sc->a.link, sizeof(sc->a.link)))
+		return 0;
+	bpf_spin_lock(&sp->lock);
+	if (tuple_is(to_pod ? &sp->u_tuple : &sp->c_tuple, &sc->t)) {
+		l = to_pod ? &sp->u_link : &sp->c_link;
+		__builtin_memcpy(l->addrs, sc->a.link, sizeof(l->addrs));
+		l->ifindex = sc->a.ifindex;
+		l->at = sc->now;
+	}
+	bpf_spin_unlock(&sp->lock);
+	return 0;
+}
+
 /* Do what the row says; the program's verdict. */
 static __always_inline int carry_out(struct __sk_buff *skb, struct scratch *sc)
 {
@@ -196,8 +248,9 @@ static __always_inline int carry_out(struct __sk_buff *skb, struct scratch *sc)
 		if (!to_socket(skb))
 			return TC_ACT_UNSPEC;
 	} else if (!to_peer(skb)) {
-		skb->mark = MARK_OUT;
-		return bpf_redirect_neigh(sc->a.ifindex, NULL, 0, 0);
+		if (sc->a.client)
+			count_ack_to_pod(&sc->a.pod);
+		return peer_send(skb, sc);
 	}
 	row_count(KVS_ROW_FAILED);
 	return TC_ACT_SHOT;
@@ -214,7 +267,7 @@ static __always_inline int icmp_carry_out(struct __sk_buff *skb, struct scratch 
 		return TC_ACT_UNSPEC;
 	if (sc->a.row != KVS_ROW_CI_TOO_BIG)
 		return TC_ACT_SHOT;
-	skb->mark = MARK_OUT;
+	skb->mark = MARK_TO_POD;
 	return bpf_redirect_neigh(sc->a.ifindex, NULL, 0, 0);
 }
 
@@ -232,6 +285,7 @@ int kvs_ingress(struct __sk_buff *skb)
 {
 	struct scratch *sc = scratch_get();
 	enum kvs_verdict v;
+	bool plain;
 
 	if (!sc)
 		return TC_ACT_UNSPEC;
@@ -239,20 +293,20 @@ int kvs_ingress(struct __sk_buff *skb)
 	sc->second = skb->mark == MARK_POD;
 	if (sc->second)
 		skb->mark = 0;
-	else
-		count_ingress(skb, &sc->s, v);
+	packet_begin(skb, sc, false);
+	plain = v == KVS_COUNTED && !skb->vlan_present && !(sc->s.flags & TCP_FLAG_SYN);
+	if (plain)
+		ingress_decide();
+	if (!sc->second)
+		count_ingress(skb, &sc->s, sc->a.client ? KVS_NOT_POD : v);
 	if (v == KVS_NOT_IP || skb->vlan_present)
 		return TC_ACT_UNSPEC;
 	if (v == KVS_NOT_TCP)
 		return icmp_carry_out(skb, sc);
-	packet_begin(skb, sc, false);
 	if (v != KVS_COUNTED)
 		return unreadable(sc);
-	if (sc->s.flags & TCP_FLAG_SYN) {
+	if (!plain)
 		syn_decide(skb);
-		return carry_out(skb, sc);
-	}
-	ingress_decide();
 	if (sc->a.walk)
 		walk_segment(skb);
 	if (sc->a.notes | sc->a.events | sc->a.keep | sc->a.hold || sc->a.ttft || sc->a.gap)
@@ -265,16 +319,21 @@ int kvs_egress(struct __sk_buff *skb)
 {
 	struct scratch *sc = scratch_get();
 	enum kvs_verdict v;
+	__u32 kind;
 
 	if (!sc)
 		return TC_ACT_UNSPEC;
-	v = segment_read(skb, &sc->s);
-	count_egress(skb, &sc->s, v);
-	if (skb->mark == MARK_OUT) {
-		skb->mark = 0;
+	kind = skb->mark & ~MARK_ID;
+	if (kind == MARK_TO_CLIENT || kind == MARK_TO_POD) {
+		count_device_egress(skb, kind == MARK_TO_POD ? KVS_COUNTED : KVS_NOT_POD);
 		row_count(KVS_ROW_MARKED);
+		if (skb->mark & MARK_ID)
+			link_learn(skb);
+		skb->mark = 0;
 		return TC_ACT_UNSPEC;
 	}
+	v = segment_read(skb, &sc->s);
+	count_egress(skb, &sc->s, v);
 	if (v == KVS_NOT_TCP || v == KVS_NOT_IP || skb->vlan_present)
 		return TC_ACT_UNSPEC;
 	sc->second = 0;

@@ -166,6 +166,7 @@ static __always_inline void client_in(struct kvs_splice *sp, struct scratch *sc)
 
 	a->to = sp->u_tuple;
 	a->ifindex = sp->u.ifindex;
+	link_take(&sp->u_link, sc);
 	a->socket_map.off = sp->c.off;
 	a->socket_map.lo = sp->c_split;
 	a->socket_map.hi = c_end;

@@ -37,12 +37,28 @@ static __always_inline void verdict_add(struct kvs_verdict_counts *c, enum kvs_v
 	}
 }
 
+static __always_inline void count_device_egress(struct __sk_buff *skb, enum kvs_verdict v)
+{
+	__u32 ifindex = skb->ifindex;
+	struct kvs_device_counts *dev = bpf_map_lookup_elem(&kvs_devices, &ifindex);
+
+	if (dev)
+		verdict_add(&dev->egress, v);
+}
+
+/* What is sent to a pod past egress: a bare segment. */
+static __always_inline void count_ack_to_pod(const struct kvs_pod_key *key)
+{
+	struct kvs_pod_counts *pod = bpf_map_lookup_elem(&kvs_pods, key);
+
+	if (pod)
+		pod->to_pod.packets++;
+}
+
 /* A segment as segment_read left it, with its verdict. */
 static __always_inline void count_egress(struct __sk_buff *skb, const struct segment *s, enum kvs_verdict v)
 {
-	struct kvs_device_counts *dev;
 	struct kvs_pod_counts *pod;
-	__u32 ifindex = skb->ifindex;
 
 	if (v == KVS_COUNTED) {
 		pod = bpf_map_lookup_elem(&kvs_pods, &s->dst);
@@ -51,9 +67,7 @@ static __always_inline void count_egress(struct __sk_buff *skb, const struct seg
 		else
 			v = KVS_NOT_POD;
 	}
-	dev = bpf_map_lookup_elem(&kvs_devices, &ifindex);
-	if (dev)
-		verdict_add(&dev->egress, v);
+	count_device_egress(skb, v);
 }
 
 static __always_inline void count_ingress(struct __sk_buff *skb, const struct segment *s, enum kvs_verdict v)

@@ -14,6 +14,12 @@ static __always_inline void event(struct kvs_splice *sp, struct scratch *sc, enu
 	sc->a.events |= 1U << type;
 }
 
+static __always_inline void link_take(const struct kvs_link *l, struct scratch *sc)
+{
+	sc->a.linked = l->ifindex == sc->a.ifindex && sc->now - l->at < LINK_NS;
+	__builtin_memcpy(sc->a.link, l->addrs, sizeof(sc->a.link));
+}
+
 static __always_inline void splice_hold(struct kvs_splice *sp, struct scratch *sc)
 {
 	if (!sc->a.hold)
@@ -206,12 +212,12 @@ __noinline int settle(struct __sk_buff *skb)
 	if (!sc)
 		return 0;
 	a = &sc->a;
-	for (__u32 i = 0; i < KVS_ROWS_N - KVS_ROW_ACTIVATED; i++)
+	for (__u32 i = 0; a->notes && i < KVS_ROWS_N - KVS_ROW_ACTIVATED; i++)
 		if (a->notes & (1U << i))
 			row_count(KVS_ROW_ACTIVATED + i);
 	if (a->keep)
 		tail_keep(skb);
-	for (__u32 type = 0; type < KVS_EVENTS_N; type++) {
+	for (__u32 type = 0; a->events && type < KVS_EVENTS_N; type++) {
 		if (!(a->events & (1U << type)))
 			continue;
 		a->event.type = type;

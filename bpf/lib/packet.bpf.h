@@ -133,6 +133,15 @@ static __always_inline int sack_put(struct __sk_buff *skb, struct scratch *sc, c
 	return options_store(skb, sc, n);
 }
 
+static __always_inline __u16 csum_fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (__u16)((sum & 0xffff) + (sum >> 16));
+}
+
 static __always_inline int ipv4_put(struct __sk_buff *skb, struct scratch *sc, const struct action *a, __u16 len)
 {
 	struct iphdr *old = (void *)sc->ip_old, *new = (void *)sc->ip_new;
@@ -148,9 +157,10 @@ static __always_inline int ipv4_put(struct __sk_buff *skb, struct scratch *sc, c
 		new->frag_off &= bpf_htons(~IP_DF);
 	__builtin_memcpy(new->saddr, a->to.laddr.b + 12, 4);
 	__builtin_memcpy(new->daddr, a->to.raddr.b + 12, 4);
-	diff = bpf_csum_diff((void *)old, sizeof(*old), (void *)new, sizeof(*new), 0);
-	if (bpf_skb_store_bytes(skb, ETH_HLEN, new, sizeof(*new), 0) ||
-	    bpf_l3_csum_replace(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, check), 0, diff, 0))
+	/* The header and its checksum add up to what they did before. */
+	diff = bpf_csum_diff((void *)old, sizeof(*old), (void *)new, sizeof(*new), (__u16)~old->check);
+	new->check = ~csum_fold(diff);
+	if (bpf_skb_store_bytes(skb, ETH_HLEN, new, sizeof(*new), 0))
 		return -1;
 	diff = bpf_csum_diff((void *)old->saddr, 8, (void *)new->saddr, 8, 0);
 	return bpf_l4_csum_replace(skb, tcp_at(sc) + CHECK_OFFSET, 0, diff, BPF_F_PSEUDO_HDR);
@@ -183,15 +193,6 @@ static __always_inline int ipv6_put(struct __sk_buff *skb, struct scratch *sc, c
 	if (r == -EINVAL) /* before 6.16, where CHECKSUM_COMPLETE came out wrong */
 		r = bpf_l4_csum_replace(skb, tcp_at(sc) + CHECK_OFFSET, 0, diff, BPF_F_PSEUDO_HDR);
 	return r;
-}
-
-static __always_inline __u16 csum_fold(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (__u16)((sum & 0xffff) + (sum >> 16));
 }
 
 /*

@@ -297,6 +297,7 @@ static __always_inline void pod_in(struct kvs_splice *sp, struct scratch *sc)
 	end = sp->flags & KVS_F_END ? sp->u_end : sp->u_split + 0x60000000;
 	a->to = sp->c_tuple;
 	a->ifindex = sp->c.ifindex;
+	link_take(&sp->c_link, sc);
 	a->socket_map.off = sp->u.off;
 	a->socket_map.lo = sp->u_split;
 	a->socket_map.hi = end;

@@ -12,8 +12,12 @@
 #define D(a, b) ((__s32)((__u32)(a) - (__u32)(b)))
 
 /* Marks of packets that pass a hook a second time; cleared there. */
-#define MARK_OUT 0x6b767301 /* sent to a peer: egress leaves it alone */
-#define MARK_POD 0x6b767302 /* a copy on its way to the pod: ingress does that half only */
+#define MARK_POD       0x6b700000 /* a copy on its way to the pod: ingress does that half only */
+#define MARK_TO_CLIENT 0x6b740000 /* sent to a peer: egress leaves it alone */
+#define MARK_TO_POD    0x6b780000
+#define MARK_ID	       0x0003ffff /* the splice that is to learn the link-layer addresses, 0: none */
+
+#define LINK_NS 1000000000 /* after that they are asked for again */
 
 #define OPTIONS_MAX 40
 #define WINDOW	    64
@@ -38,7 +42,9 @@ struct action {
 	__u8 walk;     /* the walker has the last word */
 	__u8 hold;     /* the splice's user count is ours to give back */
 	__u8 keep;     /* payload belongs into the tail */
+	__u8 client;   /* it is of C */
 	__u8 trim;     /* peer: without payload */
+	__u8 linked;   /* peer: <link> is known */
 	__u8 fragment; /* peer: may be fragmented */
 	__u8 events;   /* bits of enum kvs_event_type */
 	__u8 tail;     /* type of the event that takes the tail along, + 1 */
@@ -47,6 +53,7 @@ struct action {
 	struct seqmap socket_map, peer_map;
 	struct kvs_tuple to; /* peer */
 	__u32 ifindex;	     /* peer */
+	__u8 link[12];	     /* peer */
 	__u32 splice;
 	__u32 gen;
 	__u32 top; /* end of the tail */

@@ -161,6 +161,13 @@ struct kvs_range {
 	__u32 from, to;
 };
 
+/* How the last packet but few to a peer was addressed on its link: found by the route, and good for a second. */
+struct kvs_link {
+	__u8 addrs[12]; /* Ethernet: destination, source */
+	__u32 ifindex;
+	__u64 at;
+};
+
 /* kvs_splices: array, one spin lock each. User space reads (BPF_F_LOCK), and writes only by the programs below. It
  * hands out the ids: one whose state is FREE may be used, kvs_bind refuses any other. */
 struct kvs_splice {
@@ -194,6 +201,7 @@ struct kvs_splice {
 	__u64 gap_max;		       /* ns */
 	__u64 bytes, segments, chunks; /* diverted, new ones only; chunks: of chunked framing */
 	__u64 dropped;		       /* segments of the pod that were dropped: no room to store, out of the window */
+	struct kvs_link c_link, u_link;
 };
 
 /* kvs_pod_times: per-CPU hash by kvs_pod_key. User space adds and removes entries (with kvs_pods), TC counts. Bucket 0

@@ -22,8 +22,9 @@
 #define URG 0x20
 #define ECE 0x40
 
-#define MARK_POD 0x6b767302
-#define MARK_OUT 0x6b767301
+#define MARK_POD       0x6b700000
+#define MARK_TO_CLIENT 0x6b740000
+#define MARK_TO_POD    0x6b780000
 
 /* Numbers of the splice under test. Both split near a wrap. */
 #define CS  0xfffffe00U /* c_split */
@@ -59,8 +60,8 @@ struct packet {
 
 struct result {
 	int verdict;
-	bool to_client, to_pod; /* addressed to that peer */
-	uint8_t flags, tos;
+	bool to_client, to_pod;	  /* addressed to that peer */
+	uint8_t flags, tos, from; /* from: Ethernet source, one byte of it */
 	uint32_t seq, ack, mark;
 	uint16_t win, frag;
 	unsigned payload, sacks, options;
@@ -172,6 +173,7 @@ static inline unsigned packet_build(uint8_t *b, int family, enum hook_under_test
 	struct kvs_addr end[2];
 
 	memset(b, 0, ETH_HLEN + l3 + 60);
+	memset(b + 6, 0x10 + (int)h, 6); /* it was sent by */
 	put16(b + 12, family == AF_INET ? ETH_P_IP : ETH_P_IPV6);
 	addr_of(&end[0], family, from[h]);
 	addr_of(&end[1], family, to[h]);
@@ -244,6 +246,7 @@ static inline void packet_read(struct result *r, int family, const uint8_t *b, u
 		return;
 	}
 	r->len = len;
+	r->from = b[6];
 	r->seq = get32(tcp + 4);
 	r->ack = get32(tcp + 8);
 	r->flags = tcp[13];

@@ -78,7 +78,7 @@ static void packet_make(struct packet *p, enum hook_under_test *h, const struct 
 	p->other_options = chance(5);
 	p->tos = (uint8_t)rnd(4);
 	p->padding = chance(5) ? rnd(10) : 0;
-	p->mark = *h == CI && chance(15) ? MARK_POD : *h > PI && chance(5) ? MARK_OUT : 0;
+	p->mark = *h == CI && chance(15) ? MARK_POD : *h > PI && chance(5) ? MARK_TO_POD + (chance(50) ? 1 : 0) : 0;
 }
 
 static void random_splice(struct kvs_splice *sp)

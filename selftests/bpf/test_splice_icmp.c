@@ -144,7 +144,7 @@ static void row_check(const struct row *r)
 		return;
 	}
 	assert_int_equal(verdict, TC_ACT_REDIRECT);
-	assert_int_equal(mark, MARK_OUT);
+	assert_int_equal(mark, MARK_TO_POD);
 	assert_true(is_at(ip + l3 - 2 * alen, r->family, 2) && is_at(ip + l3 - alen, r->family, 3));
 	assert_true(is_at(quoted + l3 - 2 * alen, r->family, 3) && is_at(quoted + l3 - alen, r->family, 2));
 	assert_true(get16(tcp) == ports[3] && get16(tcp + 2) == ports[2]);

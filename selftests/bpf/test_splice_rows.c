@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The rule tables of the splice, row by row: a state, a packet, what becomes of both. Each row runs over IPv4 and IPv6.
  */
+#include "base/time.h"
 #include "splice_packet.h"
 
 #define NONE   0x10000 /* expected window 0 */
@@ -420,7 +421,7 @@ static const struct row rows[] = {
 	  ROW(PE_SPLICED), .ack = US + UNA, .win = 300 },
 	{ "done: acknowledges the end", PE, KVS_DONE, KVS_LENGTH, E, .in = { ACK, UE, SOCK_U, 9 }, ROW(PE_SPLICED),
 	  .ack = US + END },
-	{ "redirected before: left alone", PE, KVS_ACTIVE, .in = { ACK, UE, US + 9, 9, .mark = MARK_OUT },
+	{ "redirected before: left alone", PE, KVS_ACTIVE, .in = { ACK, UE, US + 9, 9, .mark = MARK_TO_POD },
 	  ROW(MARKED) },
 };
 
@@ -472,7 +473,7 @@ static void header_check(const struct row *r, int family, const struct result *o
 	EXPECT(o->to_client == (peer ? r->hook == PI : r->hook == CE) &&
 		       o->to_pod == (peer ? r->hook == CI : r->hook == PE),
 	       "wrong address or port");
-	EXPECT(!peer || o->mark == MARK_OUT, "not marked");
+	EXPECT(!peer || o->mark == ((r->hook == CI ? MARK_TO_POD : MARK_TO_CLIENT) | 1), "not marked");
 	EXPECT(!peer || (o->tos & 3) == 0, "ECN bits are left");
 	EXPECT(!peer || r->hook == CI || (o->flags & RST) || !(o->frag & 0x4000), "may not be fragmented");
 	if (r->sacks < 0)
@@ -523,6 +524,45 @@ static void each_row_of_the_tables(void **state)
 		for (int k = 0; k < 2; k++)
 			if (!rows[i].only || rows[i].only == (k ? AF_INET6 : AF_INET))
 				row_check(&rows[i], k ? AF_INET6 : AF_INET);
+}
+
+static void link_aged(struct kvs_splice *sp)
+{
+	sp->c_link = (struct kvs_link){ .addrs = { [6] = 0x77 }, .ifindex = 1, .at = time_mono() - 2 * NS_PER_S };
+}
+
+static void link_of_another_device(struct kvs_splice *sp)
+{
+	sp->c_link = (struct kvs_link){ .addrs = { [6] = 0x77 }, .ifindex = 2, .at = time_mono() };
+}
+
+static void the_way_to_a_peer_is_learned_at_egress_and_good_for_a_second(void **state)
+{
+	const struct packet data = { ACK | PSH, US + FWD, UE, 100, 30, .mark = 0 };
+	const uint32_t learn = MARK_TO_CLIENT | 1;
+	struct packet sent = { ACK | PSH, CS + FWD, CR, 100, 30, .mark = learn };
+	void (*unknown[])(struct kvs_splice *) = { NULL, link_aged, link_of_another_device };
+	struct result o;
+
+	need_env();
+	for (int family = AF_INET; family <= AF_INET6; family += AF_INET6 - AF_INET) {
+		for (unsigned i = 0; i < sizeof(unknown) / sizeof(*unknown); i++) {
+			splice_put(family, KVS_ACTIVE, KVS_UNTIL_CLOSE, 0, unknown[i]);
+			packet_run(family, PI, &data, &o);
+			assert_int_equal(o.mark, learn);
+		}
+		packet_run(family, PE, &sent, &o); /* of another connection */
+		assert_int_equal(splice_get(1).c_link.ifindex, 2);
+		packet_run(family, CE, &sent, &o);
+		assert_int_equal(o.mark, 0);
+		assert_int_equal(splice_get(1).c_link.ifindex, 1);
+		assert_int_equal(splice_get(1).u_link.ifindex, 0);
+		packet_run(family, PI, &data, &o);
+		assert_int_equal(o.verdict, TC_ACT_REDIRECT);
+		assert_int_equal(o.mark, MARK_TO_CLIENT);
+		assert_int_equal(o.from, 0x10 + CE);
+		assert_true(o.sum_ok && o.to_client);
+	}
 }
 
 static void every_row_that_a_packet_can_have_is_in_the_table(void **state)
@@ -577,6 +617,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_row_of_the_tables),
+		cmocka_unit_test(the_way_to_a_peer_is_learned_at_egress_and_good_for_a_second),
 		cmocka_unit_test(every_row_that_a_packet_can_have_is_in_the_table),
 		cmocka_unit_test(the_verifier_stays_within_its_budget),
 	};
