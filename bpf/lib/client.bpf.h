@@ -148,7 +148,7 @@ static __always_inline void client_copy(struct kvs_splice *sp, struct scratch *s
 	a->row = KVS_ROW_CI_COPY_LATE;
 	if (sp->state < KVS_ACTIVE)
 		return;
-	if (sc->s.flags & TCP_FLAG_RST) {
+	if ((sc->s.flags & TCP_FLAG_RST) && sp->state < KVS_DONE) {
 		client_reset(sp, sc);
 	} else if (D(a->peer.ack, sp->c_split) < 0) {
 		return;
@@ -156,6 +156,13 @@ static __always_inline void client_copy(struct kvs_splice *sp, struct scratch *s
 		client_to_pod(sp, sc, a->peer.ack, client_end(sp));
 	}
 	a->row = KVS_ROW_CI_COPY;
+}
+
+/* A reset that acknowledges the end: the last acknowledgement, as any other, and none of the pod's business. */
+static __always_inline bool client_had_all(const struct kvs_splice *sp, const struct scratch *sc, __u32 c_end)
+{
+	return sp->state == KVS_ENDED && (sc->s.flags & TCP_FLAG_ACK) && sc->seq == sp->c.rcv_nxt &&
+	       sc->a.socket.ack == c_end;
 }
 
 static __always_inline void client_in(struct kvs_splice *sp, struct scratch *sc)
@@ -180,7 +187,7 @@ static __always_inline void client_in(struct kvs_splice *sp, struct scratch *sc)
 		client_in_plain(&sp->c, sc);
 		return;
 	}
-	if ((sc->s.flags & TCP_FLAG_RST) && sp->state < KVS_DONE) {
+	if ((sc->s.flags & TCP_FLAG_RST) && sp->state < KVS_DONE && !client_had_all(sp, sc, c_end)) {
 		client_reset(sp, sc);
 		return;
 	}

@@ -4,7 +4,12 @@ that shows every byte.
 
 A test file ends with lib.main(globals()): each function test_* is one case, its name the expectation. Cases print
 `ok NAME`, `not ok NAME - why` or `skip NAME - why`, one line each; the exit status is 1 if one failed.
+
+A case runs over loopback, where everything is relayed. With @lib.wire("tc") it runs with client and pods in namespaces of
+their own and the kernel as carrier; with several carriers named, once with each.
 """
+import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -36,7 +41,7 @@ def need(cond, why):
         raise Fail(why)
 
 
-def until(f, what, timeout=5.0, step=0.02):
+def until(f, what, timeout=5.0, step=0.005):
     """f()'s first true value, within <timeout> seconds."""
     end = time.time() + timeout
     while True:
@@ -48,7 +53,13 @@ def until(f, what, timeout=5.0, step=0.02):
         time.sleep(step)
 
 
-# --- the world: re-executed in a namespace whose loopback is ours alone ---
+def run(*argv):
+    r = subprocess.run(argv, capture_output=True, text=True)
+    need(r.returncode == 0, "%s: %s%s" % (" ".join(argv), r.stdout, r.stderr))
+    return r.stdout
+
+
+# --- the world: re-executed in namespaces whose loopback and mounts are ours alone ---
 
 def enter_namespace():
     if os.environ.get("KVS_E2E_NS"):
@@ -58,7 +69,94 @@ def enter_namespace():
         print("skip %s - needs root for a network namespace" % os.path.basename(sys.argv[0]))
         sys.exit(77)
     os.environ["KVS_E2E_NS"] = "1"
-    os.execvp("unshare", ["unshare", "--net", sys.executable] + sys.argv)
+    os.execvp("unshare", ["unshare", "--net", "--mount", sys.executable] + sys.argv)
+
+
+CLONE_NEWNET = 0x40000000
+
+
+def setns(fd):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+class Namespace:
+    """A network namespace. Its name lies in a /run/netns of our own, so it ends with this process."""
+
+    def __init__(self, name):
+        self.name = name
+        run("ip", "netns", "add", name)
+        self.fd = os.open("/run/netns/" + name, os.O_RDONLY)
+        self.ip("link", "set", "lo", "up")
+
+    def ip(self, *args):
+        return run("ip", "-n", self.name, *args)
+
+    @contextlib.contextmanager
+    def inside(self):
+        """This thread is in it; sockets that it makes stay there."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        setns(self.fd)
+        try:
+            yield
+        finally:
+            setns(home)
+            os.close(home)
+
+
+class Wire:
+    """A client and two hosts of pods, joined to us, the gateway's host, by veth pairs; and a bpffs that only we see.
+
+        kvs-c 10.97.0.2 ── c0 10.97.0.1 (here) p1 10.97.1.1 ── kvs-p1 10.97.1.3 .5 .7 .9
+                                               p2 10.97.2.1 ── kvs-p2 10.97.2.2 .4 .6 .8
+    and the same with fd97:N::.
+    """
+
+    def __init__(self):
+        run("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
+        os.makedirs("/run/netns", exist_ok=True)
+        run("mount", "-t", "tmpfs", "tmpfs", "/run/netns")
+        self.client = self.join("kvs-c", "c0", 0, [2])
+        self.pods = [self.join("kvs-p2", "p2", 2, [2, 4, 6, 8]), self.join("kvs-p1", "p1", 1, [3, 5, 7, 9])]
+
+    def join(self, name, dev, net, hosts):
+        ns = Namespace(name)
+        self.plug(ns, dev, net, hosts)
+        return ns
+
+    def plug(self, ns, dev, net, hosts):
+        run("ip", "link", "add", dev, "type", "veth", "peer", "name", "e0", "netns", ns.name)
+        for h in hosts:
+            ns.ip("addr", "add", "10.97.%d.%d/24" % (net, h), "dev", "e0")
+            ns.ip("addr", "add", "fd97:%d::%d/64" % (net, h), "dev", "e0", "nodad")
+        run("ip", "addr", "add", "10.97.%d.1/24" % net, "dev", dev)
+        run("ip", "addr", "add", "fd97:%d::1/64" % net, "dev", dev, "nodad")
+        ns.ip("link", "set", "e0", "up")
+        run("ip", "link", "set", dev, "up")
+        ns.ip("route", "add", "default", "via", "10.97.%d.1" % net)
+        ns.ip("route", "add", "default", "via", "fd97:%d::1" % net)
+
+
+class Here:
+    """Loopback: no namespace to enter."""
+    inside = staticmethod(contextlib.nullcontext)
+
+
+the_wire = []
+
+
+def wire(*carriers, family=4):
+    """Run the case with client and pods behind wires, with each of these as datapath.mode."""
+    def mark(f):
+        f.carriers, f.family = carriers, family
+        return f
+    return mark
+
+
+def also(carrier):
+    """Run the case over loopback, and once more behind wires."""
+    return wire(None, carrier)
 
 
 class Proc:
@@ -94,9 +192,15 @@ class Proc:
 class World:
     """Everything that one case has started; ended with it."""
 
-    def __init__(self):
-        self.procs, self.pods, self.next_port = [], [], 21000
+    def __init__(self, carrier=None, family=4):
+        self.procs, self.pods, self.conns, self.next_port = [], [], [], 21000
         self.dir = tempfile.TemporaryDirectory(prefix="kvs-e2e-")
+        self.carrier, self.family, self.net, self.client = carrier, family, None, Here
+        self.odd = set()  # counts that this case expects to be more than 0, of those that never should
+        if carrier:
+            if not the_wire:
+                the_wire.append(Wire())
+            self.net, self.client = the_wire[0], the_wire[0].client
 
     def port(self):
         self.next_port += 1
@@ -108,9 +212,41 @@ class World:
     def close(self):
         for p in reversed(self.procs):
             p.stop()
-        for p in self.pods:
-            p.close()
+        for c in self.conns + self.pods:
+            c.close()
+        if self.net:
+            subprocess.run([os.path.join(BIN, "kvsteer"), "bpf", "unload"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.dir.cleanup()
+
+    def place(self, ip):
+        """Where 127.0.0.N is in this world: the namespace and the address."""
+        if not self.net:
+            return Here, ip
+        n = int(ip.rsplit(".", 1)[1])
+        return self.net.pods[n % 2], ("10.97.%d.%d" if self.family == 4 else "fd97:%d::%d") % (2 - n % 2, n)
+
+    NEVER = ["splice_rows_total{row=\"%s\"}" % r for r in ("failed", "to_client_stolen", "to_pod_stolen", "orphaned", "copy_lost", "ring_full",
+                                                          "client_ack_unsent", "pod_broken", "pod_outside_window", "syn_of_open")]
+    NEVER += ["splice_arms_total{result=\"%s\"}" % r for r in ("unbound", "state", "miscount", "framing")]
+    NEVER += ["splice_pairs_total{result=\"%s\"}" % r for r in ("no_handshake", "timestamps", "tuple_busy", "bound", "kernel_error", "no_device")]
+    NEVER += ["splice_housekeeping_total{what=\"orphan_stuck\"}"]
+
+    def nothing_is_left(self):
+        """When all peers have closed, the kernel's maps are empty once datapath.retain has passed; and nothing odd was counted."""
+        g = [p for p in self.procs if isinstance(p, Gateway) and p.alive()]
+        if not self.net or not g or g[-1].status()["datapath"]["carrier"] != "tc":
+            return
+        g = g[-1]
+        for c in self.conns + self.pods:
+            c.close()
+        until(lambda: not g.flows(), "no splice is left: %s" % g.flows())
+        for m in ("kvs_conns", "kvs_dials", "kvs_syns"):
+            until(lambda: not g.cli("bpf", "dump", m), "%s is empty: %s" % (m, g.cli("bpf", "dump", m)), 8)
+        need(g.status()["streams"] == 0, "%d streams" % g.status()["streams"])
+        page = g.page("/metrics")
+        for name in self.NEVER:
+            n = int(re.search("^kvsteer_" + re.escape(name) + r" (\d+)$", page, re.M)[1])
+            need(not n or name in self.odd or any(o in name for o in self.odd), "%s is %d" % (name, n))
 
     def start(self, argv, name):
         p = Proc(argv, name)
@@ -118,25 +254,30 @@ class World:
         return p
 
     def pod(self, handler, ip="127.0.0.2", models=("m",)):
-        p = Pod(handler, ip, self.port(), models)
+        ns, ip = self.place(ip)
+        p = Pod(handler, ip, self.port(), models, ns)
         self.pods.append(p)
         return p
 
     def sim(self, *args, ip="127.0.0.3", model="m", events=True, wait=True):
         return Sim(self, args, ip, model, events, wait)
 
-    def gateway(self, pods, extra="", limits="", listener="", pool="", wait=True, health="200ms"):
-        return Gateway(self, pods, extra, limits, listener, pool, wait, health)
+    def gateway(self, pods, extra="", limits="", listener="", pool="", wait=True, health="200ms", **kw):
+        return Gateway(self, pods, extra, limits, listener, pool, wait, health, **kw)
 
 
 class Gateway(Proc):
-    def __init__(self, w, pods, extra, limits, listener, pool, wait, health):
-        self.w, self.addr = w, ("127.0.0.1", w.port())
-        self.admin, self.ctl = ("127.0.0.1", w.port()), w.path("ctl-%d.sock" % self.addr[1])
-        self.config = w.path("kvsteer-%d.yaml" % self.addr[1])
+    def __init__(self, w, pods, extra, limits, listener, pool, wait, health, datapath=None, workers=2, ip=None, port=None):
+        ip = ip or ("127.0.0.1" if not w.net else "10.97.0.1" if w.family == 4 else "fd97:0::1")
+        self.w, self.addr = w, (ip, port or w.port())
+        self.admin = ("127.0.0.1", w.port())
+        self.ctl = w.path("ctl-%d.sock" % self.admin[1])
+        self.config = w.path("kvsteer-%d.yaml" % self.admin[1])
         with open(self.config, "w") as f:
-            f.write("listeners: [{address: \"%s:%d\"%s}]\n" % (*self.addr, listener and ", " + listener))
-            f.write("admin: {address: \"%s:%d\"}\ncontrol: %s\nworkers: 2\ndatapath: {mode: off}\n%s\n" % (*self.admin, self.ctl, extra))
+            f.write("listeners: [{address: \"%s\"%s}]\n" % (address(*self.addr), listener and ", " + listener))
+            f.write("admin: {address: \"%s:%d\"}\ncontrol: %s\nworkers: %d\n" % (*self.admin, self.ctl, workers))
+            kernel = {"mode": w.carrier or "off", **({"min-bytes": 0, "retain": "100ms"} if w.net else {}), **(datapath or {})}
+            f.write("datapath: {%s}\n%s\n" % (", ".join("%s: %s" % kv for kv in kernel.items()), extra))
             f.write("pools:\n  - name: p\n    health: {interval: %s, timeout: 500ms}\n    scrape: {interval: 100ms}\n" % health)
             if limits:
                 f.write("    limits: {%s}\n" % limits)
@@ -151,11 +292,21 @@ class Gateway(Proc):
         until(lambda: not self.alive() or self.can_connect(), "gateway listens")
         need(self.alive(), "the gateway has ended: " + self.output())
         if wait and pods:
-            until(lambda: all(p["models"] for p in self.cli("pod", "list")), "pods told their models")
+            until(lambda: all(p["models"] for p in self.ask("pod.list")), "pods told their models")
+        if w.carrier in ("tc", "auto"):
+            s = self.status()
+            if s["datapath"]["carrier"] != "tc":
+                raise Skip("; ".join(s["warnings"]) or "the kernel carries nothing here")
 
     def knows_zstd(self):
         with open("/proc/%d/maps" % self.pid) as f:
             return "libzstd" in f.read()
+
+    def status(self):
+        return self.ask("status")
+
+    def flows(self, *states):
+        return [f for f in self.ask("flow.list") if not states or f["state"] in states]
 
     def can_connect(self):
         try:
@@ -169,14 +320,17 @@ class Gateway(Proc):
         need(r.returncode == 0, "kvsteer %s: exit %d %s%s" % (" ".join(args), r.returncode, r.stdout, r.stderr))
         return json.loads(r.stdout)
 
+    def ask(self, cmd, **args):
+        """What the daemon says on its control socket; None: it refuses. Cheaper than the CLI, for what is asked often."""
+        with socket.socket(socket.AF_UNIX) as s, s.makefile() as f:
+            s.settimeout(10)
+            s.connect(self.ctl)
+            s.sendall(json.dumps({"cmd": cmd, "args": args}).encode() + b"\n")
+            return json.loads(f.readline()).get("data")
+
     def decision(self, request):
         """Its record, which is kept once the request has ended: a moment after its answer."""
-        argv = [os.path.join(BIN, "kvsteer"), "--control", self.ctl, "-j", "decision", "show", request]
-
-        def kept():
-            r = subprocess.run(argv, capture_output=True, text=True, timeout=10)
-            return r.returncode == 0 and json.loads(r.stdout)
-        return until(kept, "the decision is kept")
+        return until(lambda: self.ask("decision.show", request=request), "the decision is kept")
 
     def page(self, path):
         """A page of the admin address."""
@@ -190,16 +344,34 @@ class Gateway(Proc):
         """Sum of all samples whose name and labels begin so."""
         return sum(float(l.rsplit(" ", 1)[1]) for l in self.page("/metrics").splitlines() if l.startswith("kvsteer_" + name))
 
+    def counts(self, name, n, timeout=3):
+        """The metric is n, now or in a moment: an answer is counted behind its last byte."""
+        seen = [0]
+
+        def so():
+            seen[0] = self.metric(name)
+            return seen[0] == n
+        try:
+            until(so, "", timeout)
+        except Fail:
+            raise Fail("%s is %d, not %d" % (name, seen[0], n)) from None
+
     def pod_state(self, pod):
-        return self.cli("pod", "show", pod.name)
+        return self.ask("pod.show", pod=pod.name)
 
     def connect(self, **kw):
-        return Conn(self.addr, **kw)
+        c = Conn(self.addr, ns=kw.pop("ns", self.w.client), **kw)
+        self.w.conns.append(c)
+        return c
 
     def post(self, body, path="/v1/completions", headers=(), timeout=20):
         with self.connect(timeout=timeout) as c:
             c.send(request(body, path, headers))
             return c.answer()
+
+
+def address(ip, port):
+    return ("[%s]:%d" if ":" in ip else "%s:%d") % (ip, port)
 
 
 def request(body, path="/v1/completions", headers=(), method="POST", chunked=0, version="1.1"):
@@ -233,13 +405,25 @@ class Answer:
 class Conn:
     """A client's connection that parses strictly and hides nothing."""
 
-    def __init__(self, addr, timeout=10):
-        self.s, self.buf = socket.create_connection(addr, timeout), b""
+    def __init__(self, addr, timeout=10, ns=Here, source=None, mss=0):
+        with ns.inside():
+            self.s = socket.socket(socket.AF_INET6 if ":" in addr[0] else socket.AF_INET)
+        if mss:
+            self.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, mss)
+        if source:
+            self.s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.s.bind(source)
+        self.s.settimeout(timeout)
+        self.s.connect(addr)
+        self.buf, self.seen = b"", bytearray()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *a):
+        self.s.close()
+
+    def close(self):
         self.s.close()
 
     def send(self, data):
@@ -252,6 +436,7 @@ class Conn:
     def more(self):
         d = self.s.recv(65536)
         self.buf += d
+        self.seen += d
         return bool(d)
 
     def take(self, n):
@@ -261,6 +446,7 @@ class Conn:
             d = self.s.recv(min(left, 1 << 20))
             if not d:
                 raise EOFError
+            self.seen += d
             parts.append(d)
             left -= len(d)
         return b"".join(parts)
@@ -349,8 +535,9 @@ class Request:
 
 class PodConn(Conn):
     def __init__(self, s):
-        self.s, self.buf, self.n = s, b"", 0
+        self.s, self.buf, self.seen, self.n = s, b"", bytearray(), 0
         s.settimeout(20)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def reply(self, body=b"{}", status="200 OK", headers=(), ctype="application/json"):
         if isinstance(body, (dict, list)):
@@ -383,22 +570,42 @@ class PodConn(Conn):
         return time.time() - t
 
 
+class Staged:
+    """A pod's answer in parts: bytes, or functions of the connection. The first goes at once, each other when go() lets it."""
+
+    def __init__(self, *parts):
+        self.parts, self.steps, self.result = parts, threading.Semaphore(0), None
+
+    def go(self, n=1):
+        self.steps.release(n)
+
+    def __call__(self, c, r):
+        r.read_body()
+        for i, p in enumerate(self.parts):
+            if i and not self.steps.acquire(timeout=20):
+                return "close"
+            self.result = p(c) if callable(p) else c.send(p)
+            if self.result == "close":
+                return "close"
+
+
 class Pod:
     """A scripted pod: handler(conn, request) is called for each request that is not the gateway's own question."""
 
-    def __init__(self, handler, ip, port, models):
-        self.handler, self.models, self.ip, self.port = handler, models, ip, port
-        self.requests, self.conns, self.open, self.errors = [], 0, True, []
+    def __init__(self, handler, ip, port, models, ns=Here):
+        self.handler, self.models, self.ip, self.port, self.ns = handler, models, ip, port, ns
+        self.requests, self.conns, self.live, self.open, self.errors = [], 0, set(), True, []
         self.metrics_text, self.health, self.key = "", 200, None
         self.listen()
 
-    name = property(lambda self: "%s:%d" % (self.ip, self.port))
+    name = property(lambda self: address(self.ip, self.port))
 
     def spec(self):
         return "{address: \"%s\"}" % self.name
 
     def listen(self):
-        self.l = socket.socket()
+        with self.ns.inside():
+            self.l = socket.socket(socket.AF_INET6 if ":" in self.ip else socket.AF_INET)
         self.l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.l.bind((self.ip, self.port))
         self.l.listen(256)
@@ -412,6 +619,9 @@ class Pod:
         except OSError:
             pass
         self.l.close()
+        for c in list(self.live):
+            with contextlib.suppress(OSError):
+                c.s.shutdown(socket.SHUT_RDWR)
 
     def accept(self, l):
         while True:
@@ -423,6 +633,7 @@ class Pod:
             threading.Thread(target=self.serve, args=(PodConn(s),), daemon=True).start()
 
     def serve(self, c):
+        self.live.add(c)
         try:
             while self.open:
                 while b"\r\n\r\n" not in c.buf:
@@ -441,6 +652,7 @@ class Pod:
         except Exception as e:
             self.errors.append(repr(e))
         finally:
+            self.live.discard(c)
             c.s.close()
 
     def own_question(self, c, r):
@@ -504,22 +716,28 @@ def main(names):
     enter_namespace()
     only = sys.argv[1] if len(sys.argv) > 1 else ""
     failed = 0
-    for name, f in list(names.items()):
-        if not name.startswith("test_") or only not in name or not callable(f):
+    cases = [(n[5:] + (" (%s)" % c if c else ""), f, c) for n, f in names.items() if n.startswith("test_") and callable(f)
+             for c in getattr(f, "carriers", (None,))]
+    for name, f, carrier in cases:
+        if only not in name:
             continue
-        w = World()
+        w = World(carrier, getattr(f, "family", 4))
+        began = time.time()
         try:
             f(w)
+            w.nothing_is_left()
             bad = [e for p in w.pods for e in p.errors]
             need(not bad, "a scripted pod failed: %s" % bad[:2])
             dead = [p for p in w.procs if isinstance(p, Gateway) and p.p.poll() not in (None, 0, -signal.SIGKILL)]
             need(not dead, "the gateway ended by itself")
-            print("ok %s" % name[5:], flush=True)
+            print("ok %s" % name, flush=True)
+            if os.environ.get("V"):
+                print("# %.2f s" % (time.time() - began), flush=True)
         except Skip as e:
-            print("skip %s - %s" % (name[5:], e), flush=True)
+            print("skip %s - %s" % (name, e), flush=True)
         except Exception as e:
             failed += 1
-            print("not ok %s - %s" % (name[5:], " ".join(str(e).split()) or repr(e)), flush=True)
+            print("not ok %s - %s" % (name, " ".join(str(e).split()) or repr(e)), flush=True)
             if not isinstance(e, Fail):
                 traceback.print_exc()
             for p in w.procs:

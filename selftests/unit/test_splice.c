@@ -289,13 +289,13 @@ static void closed_connections_stay_for_their_time(void **state)
 	const uint64_t retain = KVS_RETAIN_SEC * S;
 	struct kvs_conn c = { .born = NOW };
 
-	assert_int_equal(gc_judge_conn(&c, false, NOW + S), GC_CONN_KEEP); /* young */
-	assert_int_equal(gc_judge_conn(&c, false, NOW + 6 * S), GC_CONN_ASK);
-	assert_int_equal(gc_judge_conn(&c, true, NOW + 1000 * S), GC_CONN_KEEP);
+	assert_int_equal(gc_judge_conn(&c, false, NOW + S, retain), GC_CONN_KEEP); /* young */
+	assert_int_equal(gc_judge_conn(&c, false, NOW + 6 * S, retain), GC_CONN_ASK);
+	assert_int_equal(gc_judge_conn(&c, true, NOW + 1000 * S, retain), GC_CONN_KEEP);
 	c.closed_at = NOW + 10 * S;
-	assert_int_equal(gc_judge_conn(&c, false, NOW + 10 * S + retain - 1), GC_CONN_KEEP);
-	assert_int_equal(gc_judge_conn(&c, false, NOW + 10 * S + retain), GC_CONN_DELETE);
-	assert_int_equal(gc_judge_conn(&c, false, NOW), GC_CONN_KEEP); /* closed while we looked */
+	assert_int_equal(gc_judge_conn(&c, false, NOW + 10 * S + retain - 1, retain), GC_CONN_KEEP);
+	assert_int_equal(gc_judge_conn(&c, false, NOW + 10 * S + retain, retain), GC_CONN_DELETE);
+	assert_int_equal(gc_judge_conn(&c, false, NOW, retain), GC_CONN_KEEP); /* closed while we looked */
 }
 
 /* --- devices --- */

@@ -236,7 +236,9 @@ static int start_sources(struct agent *a)
 		return -errno;
 	a->datapath = datapath_open(&(struct datapath_opts){ .mode = a->cfg->datapath_mode,
 							     .devices = a->cfg->datapath_devices,
-							     .stall_ns = a->cfg->pools[0].client_idle },
+							     .stall_ns = a->cfg->pools[0].client_idle,
+							     .retain_ns = a->cfg->datapath_retain,
+							     .splices = (uint32_t)a->cfg->datapath_splices },
 				    a->datapath_why);
 	if (!a->datapath)
 		return -errno;

@@ -69,7 +69,7 @@ struct config {
 	struct config_pool *pools;
 	char *datapath_mode; /* auto | tc | skmsg | relay | off */
 	char *datapath_devices;
-	uint64_t datapath_min_bytes;
+	uint64_t datapath_min_bytes, datapath_splices, datapath_retain;
 	uint64_t memory_max, memory_index;
 	char *log_level, *log_format; /* debug|info|warn|error, logfmt|json */
 	uint64_t drain_timeout;

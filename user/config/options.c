@@ -154,6 +154,15 @@ static const struct option root_options[] = {
 	  .doc = "Network devices to attach to; auto: those that the pods' and clients' routes use." },
 	{ "datapath.min-bytes", OPT_SIZE, OFF(config, datapath_min_bytes), .def = "4KiB", .max = TIB,
 	  .doc = "Answers that are known to be smaller are relayed: arming costs more than it saves." },
+	{ "datapath.splices", OPT_COUNT, OFF(config, datapath_splices), .def = "16384", .min = 1, .max = 1 << 20,
+	  .restart = true,
+	  .doc = "How many answers the kernel may carry at a time, with four connections for each. Maps that a former "
+		 "kvsteerd has left keep their size: kvsteer bpf unload." },
+	{ "datapath.retain", OPT_DURATION, OFF(config, datapath_retain), .def = "120s", .min = 100 * MS,
+	  .max = DURATION_MAX, .restart = true,
+	  .doc = "How long the numbers of a connection that carried answers are kept behind its end: as long as a peer "
+		 "may "
+		 "send something late." },
 	{ "memory.max", OPT_SIZE, OFF(config, memory_max), .def = "2GiB", .min = 64 * KIB * KIB, .max = 64 * TIB,
 	  .doc = "Ceiling for index, bodies and streams together; at the ceiling new requests are answered 503." },
 	{ "memory.index", OPT_SIZE, OFF(config, memory_index), .def = "512MiB", .min = KIB * KIB, .max = 64 * TIB,

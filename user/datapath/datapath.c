@@ -154,6 +154,8 @@ struct datapath *datapath_open(const struct datapath_opts *o, char why[DATAPATH_
 	dp->pods_fd = dp->devices_fd = -1;
 	dp->attach = o->attach;
 	dp->stall = o->stall_ns;
+	dp->retain = o->retain_ns;
+	dp->splices = o->splices;
 	cpus = libbpf_num_possible_cpus();
 	dp->cpu_values = calloc(cpus > 0 ? (size_t)cpus : 1, CPU_VALUE_MAX);
 	if (!dp->cpu_values || names_parse(dp, o->devices))

@@ -71,7 +71,9 @@ struct datapath_opts {
 	const char *mode; /* "auto" (NULL), "tc"; "relay": only count; "off": nothing. "skmsg" is as "relay" for now */
 	const char *devices; /* "auto" (NULL): those that routes to pods and clients use; or names, with commas */
 	enum datapath_attach attach; /* auto: tcx where the kernel has it, else clsact */
-	uint64_t stall_ns; /* a client that acknowledges nothing for so long while bytes wait is STALLED; 0: 60 s */
+	uint64_t stall_ns;  /* a client that acknowledges nothing for so long while bytes wait is STALLED; 0: 60 s */
+	uint64_t retain_ns; /* a closed connection's entry is kept so long; 0: KVS_RETAIN_SEC */
+	uint32_t splices;   /* at a time, where the maps are made anew; 0: KVS_MAX_SPLICES */
 };
 
 struct datapath_pod {
@@ -259,6 +261,7 @@ struct carrier_view {
 	uint64_t bytes, segments, chunks, gap_max;
 	uint64_t first_at, last_at; /* monotonic; 0: nothing yet. Timeouts of a silent pod count from last_at */
 	uint32_t unacked;	    /* diverted, and not acknowledged by the client */
+	bool client_owes;	    /* that, or it has no room for more: the pod waits for it */
 };
 int carrier_look(struct carrier_worker *w, struct carrier_pair *p, struct carrier_view *ret);
 

@@ -84,7 +84,8 @@ struct datapath {
 	int map[MAPS];		      /* -1 */
 	_Atomic(struct splicer *) sp; /* NULL: the splice's programs are not loaded. Set once */
 	_Atomic bool on;	      /* new connections and pairs may have it */
-	uint64_t stall;
+	uint64_t stall, retain;
+	uint32_t splices;
 	pthread_mutex_t workers_lock;
 	struct carrier_worker *workers;
 	int pods_fd, devices_fd;

@@ -2,11 +2,11 @@
  *
  * What has to go by itself. Everything here is found in the maps, nothing is remembered from one daemon to the next:
  *
- *   splices in LIMBO   bound by a daemon that died (orphans): left to end; unbound at DONE, or at once if they never
+ *   splices in LIMBO   Bound by a daemon that died (orphans): left to end; unbound at DONE, or at once if they never
  *                      became active, or when nothing has moved for ORPHAN_NS. Bound by a daemon that lives: left
- * alone. Ours, when the kernel put off an unbind: tried again. Free: back to the ids connections        closed ones
- * KVS_RETAIN_SEC after the close; those whose socket is gone without a word are closed older versions     the folder
- * goes when none of its daemons lives and its programs have done nothing for ORPHAN_NS
+ *                      alone. Ours, when the kernel put off an unbind: tried again. Free: back to the ids.
+ *   connections        Closed ones go sp->retain after the close. Those whose socket is gone without a word are closed.
+ *   older versions     The folder goes when none of its daemons lives and its programs have done nothing for ORPHAN_NS.
  *
  * Each call does a bounded piece. One sweep over all connections also tells by which devices they leave.
  */
@@ -56,13 +56,12 @@ enum gc_splice gc_judge_splice(const struct kvs_splice *s, uint64_t self, bool a
 	return GC_UNBIND;
 }
 
-enum gc_conn gc_judge_conn(const struct kvs_conn *c, bool bound, uint64_t now)
+enum gc_conn gc_judge_conn(const struct kvs_conn *c, bool bound, uint64_t now, uint64_t retain)
 {
 	if (bound)
 		return GC_CONN_KEEP;
 	if (c->closed_at)
-		return now > c->closed_at && now - c->closed_at >= KVS_RETAIN_SEC * NS_PER_S ? GC_CONN_DELETE
-											     : GC_CONN_KEEP;
+		return now > c->closed_at && now - c->closed_at >= retain ? GC_CONN_DELETE : GC_CONN_KEEP;
 	return now > c->born && now - c->born >= CONN_YOUNG_NS ? GC_CONN_ASK : GC_CONN_KEEP;
 }
 
@@ -178,7 +177,7 @@ static void look_conn(struct splicer *sp, const struct kvs_tuple *t, const struc
 	struct kvs_conn_close_args a = { .tuple = *t, .born = c->born };
 
 	note_used(sp->gc, c->half.ifindex);
-	switch (gc_judge_conn(c, is_bound(sp, c), now)) {
+	switch (gc_judge_conn(c, is_bound(sp, c), now, sp->retain)) {
 	case GC_CONN_DELETE:
 		a.gc = 1;
 		if (!splice_call(sp, CALL_conn_close, &a, sizeof(a)))
@@ -198,7 +197,7 @@ static void look_conn(struct splicer *sp, const struct kvs_tuple *t, const struc
 static void sweep_over(struct splicer *sp, struct gc *g, uint64_t now)
 {
 	g->going = false;
-	g->next_sweep = now + SWEEP_EVERY;
+	g->next_sweep = now + (sp->retain / 2 < SWEEP_EVERY ? sp->retain / 2 : SWEEP_EVERY);
 	pthread_mutex_lock(&sp->used_lock);
 	memcpy(sp->used, g->used, g->nused * sizeof(*g->used));
 	sp->nused = g->nused;

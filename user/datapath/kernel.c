@@ -261,6 +261,28 @@ static int maps_take(struct datapath *dp, struct bpf_object *obj, enum set set)
 	return 0;
 }
 
+#define CONNS_PER_SPLICE (KVS_MAX_CONNS / KVS_MAX_SPLICES)
+
+/* As the configuration says, for maps that are not pinned yet. */
+static void maps_size(struct bpf_object *obj, uint32_t splices)
+{
+	const struct {
+		const char *name;
+		uint32_t n;
+	} sizes[] = {
+		{ "kvs_splices", splices + 1 },
+		{ "kvs_conns", splices * CONNS_PER_SPLICE },
+		{ "kvs_tails", splices + 1 < KVS_TAILS ? splices + 1 : KVS_TAILS },
+	};
+
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+		struct bpf_map *m = bpf_object__find_map_by_name(obj, sizes[i].name);
+
+		if (m)
+			bpf_map__set_max_entries(m, sizes[i].n);
+	}
+}
+
 int kernel_load(struct datapath *dp, enum set set)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "kvsteer");
@@ -277,6 +299,8 @@ int kernel_load(struct datapath *dp, enum set set)
 	obj = bpf_object__open_mem(elf, size, &opts);
 	if (!obj)
 		return why_set(dp->why, -errno, "the BPF object cannot be opened: %s", pins_said());
+	if (dp->splices)
+		maps_size(obj, dp->splices);
 	r = maps_reuse(obj, dp->why);
 	if (r)
 		goto out;

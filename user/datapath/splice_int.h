@@ -79,7 +79,8 @@ enum gc_splice { GC_KEEP, GC_UNBIND, GC_FORCE, GC_FREE };
 enum gc_splice gc_judge_splice(const struct kvs_splice *s, uint64_t self, bool alive, uint64_t progress_at,
 			       uint64_t now);
 enum gc_conn { GC_CONN_KEEP, GC_CONN_ASK, GC_CONN_DELETE };
-enum gc_conn gc_judge_conn(const struct kvs_conn *c, bool bound, uint64_t now);
+/* <retain>: a closed one stays so long. */
+enum gc_conn gc_judge_conn(const struct kvs_conn *c, bool bound, uint64_t now, uint64_t retain);
 
 /* --- shared --- */
 
@@ -123,7 +124,7 @@ struct splicer {
 	uint64_t owner;
 	int owner_fd; /* holds the lock that says that we live */
 	uint32_t nids;
-	uint64_t stall;
+	uint64_t stall, retain;
 	_Atomic uint32_t gen;
 	struct slot *slots;
 	_Atomic uint8_t *state; /* enum id_state */

@@ -332,6 +332,7 @@ void view_fill(const struct kvs_splice *s, struct carrier_view *ret)
 		int32_t n = (int32_t)(s->c_split + (s->fwd_end - s->u_split) - s->c.snd_una);
 
 		ret->unacked = n > 0 ? (uint32_t)n : 0;
+		ret->client_owes = n > 0 || !s->pod_win;
 	}
 }
 

@@ -36,7 +36,9 @@ static void client_ready(struct loop_fd *f, uint32_t events)
 	if (events & EPOLLRDHUP)
 		c->rdhup = true;
 	if (events & (EPOLLHUP | EPOLLERR)) {
-		client_gone(c);
+		c->readable = true;
+		if (!c->req || !splice_client_readable(c->req, true))
+			client_gone(c);
 		return;
 	}
 	client_pump(c);
@@ -347,7 +349,8 @@ static void pump(struct client *c)
 		return;
 	if (c->req && c->req->body_state == BODY_MORE)
 		request_body_read(c->req);
-	if (!c->grave.dead && c->req && c->req->spliced && (c->readable || c->rdhup) && splice_client_readable(c->req))
+	if (!c->grave.dead && c->req && c->req->spliced && (c->readable || c->rdhup) &&
+	    splice_client_readable(c->req, false))
 		return;
 	if (!c->grave.dead && c->req && c->rdhup && c->req->body_state == BODY_DONE) {
 		request_abort(c->req);

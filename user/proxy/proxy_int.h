@@ -354,12 +354,13 @@ void upstream_close_idle(struct worker *w);
 void relay_pump(struct request *r);
 
 /* splice.c */
-void splice_bind(struct request *r);		/* r->u is up, nothing of the request was written to it */
-void splice_unbind(struct request *r);		/* not bound: nothing */
-void splice_try(struct request *r);		/* to hand it over, if it is time */
-bool splice_readable(struct request *r);	/* U is. True: it was not for the relay */
-bool splice_client_readable(struct request *r); /* C is, or has closed. True: its answer is complete, wait */
-uint64_t splice_last_byte(struct request *r);	/* when the pod last sent something */
+void splice_bind(struct request *r);	 /* r->u is up, nothing of the request was written to it */
+void splice_unbind(struct request *r);	 /* not bound: nothing */
+void splice_try(struct request *r);	 /* to hand it over, if it is time */
+bool splice_readable(struct request *r); /* U is. True: it was not for the relay */
+/* C is, or has closed; or it was <reset>. True: it had all of its answer, the end is on its way here. */
+bool splice_client_readable(struct request *r, bool reset);
+uint64_t splice_last_byte(struct request *r, uint64_t now); /* since when the pod could have sent something */
 bool splice_break(struct request *r, const char *end, enum stats_id how); /* both are reset; false: it is not spliced */
 void splice_done(struct request *r);
 void splice_event(void *arg, struct carrier_pair *pair, const struct carrier_event *e);

@@ -290,7 +290,7 @@ void request_tick(struct request *r, uint64_t now)
 		timed_out(r, STATS_TIMEOUT_CONNECT, NULL);
 		return;
 	} else {
-		at = splice_last_byte(r) + (r->resp_head ? lim->stream_idle : lim->first_byte);
+		at = splice_last_byte(r, now) + (r->resp_head ? lim->stream_idle : lim->first_byte);
 		if (now >= at) {
 			timed_out(r, r->resp_head ? STATS_TIMEOUT_STREAM : STATS_TIMEOUT_FIRST,
 				  "The pod did not answer within limits.first-byte.");

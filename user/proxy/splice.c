@@ -73,7 +73,6 @@ void splice_try(struct request *r)
 	switch (carrier_arm(c->w->carrier, &r->pair, &a)) {
 	case CARRIER_ARMED:
 		r->spliced = SPLICE_ARMED;
-		r->d->carrier = "tc";
 		break;
 	case CARRIER_AGAIN:
 		break;
@@ -83,11 +82,22 @@ void splice_try(struct request *r)
 	}
 }
 
+/* What the kernel has carried, also of an answer that breaks off. */
+static void account(struct request *r, const struct carrier_view *v)
+{
+	if (!v->bytes)
+		return;
+	r->d->carrier = "tc";
+	r->d->spliced_bytes += v->bytes;
+	stats_add(r->c->w->st, STATS_BYTES_OUT, v->bytes);
+}
+
 /* Ends what the kernel carries, so that both peers see that it is broken. */
 bool splice_break(struct request *r, const char *end, enum stats_id how)
 {
 	struct client *c = r->c;
 	struct worker *w = c->w;
+	struct carrier_view v;
 
 	if (r->spliced == SPLICE_NOT)
 		return false;
@@ -96,7 +106,8 @@ bool splice_break(struct request *r, const char *end, enum stats_id how)
 	if (r->u)
 		upstream_shut(r->u, true);
 	client_shut(c, true);
-	carrier_unbind(w->carrier, &r->pair, true, NULL);
+	carrier_unbind(w->carrier, &r->pair, true, &v);
+	account(r, &v);
 	request_end(r, end, how);
 	client_close(c, true);
 	return true;
@@ -107,6 +118,7 @@ bool splice_readable(struct request *r)
 	struct upstream *u = r->u;
 	struct worker *w = r->c->w;
 	struct carrier_view v;
+	bool fin = false;
 	ssize_t n;
 
 	if (r->spliced != SPLICE_ARMED)
@@ -136,16 +148,20 @@ after_end:
 			u->readable = n < 0 && errno == EINTR;
 		if (n >= 0)
 			r->resp_keep = false; /* closed, or bytes of no answer */
+		fin = n == 0;
 	}
+	/* The socket gets a FIN when all before it was diverted: if that was not the end, none comes. */
+	if (fin && carrier_look(w->carrier, &r->pair, &v) == 0 && v.state == KVS_ACTIVE)
+		request_failed(r, POD_CUT);
 	return true;
 }
 
-bool splice_client_readable(struct request *r)
+bool splice_client_readable(struct request *r, bool reset)
 {
 	struct carrier_view v;
 
 	if (r->spliced == SPLICE_NOT || carrier_look(r->c->w->carrier, &r->pair, &v) ||
-	    (v.state != KVS_ENDED && v.state != KVS_DONE))
+	    v.state < (reset ? KVS_DONE : KVS_ENDED))
 		return false;
 	/* The tail comes with the event, which may still be on its way. */
 	if (v.state == KVS_DONE && r->spliced == SPLICE_ENDED)
@@ -153,24 +169,26 @@ bool splice_client_readable(struct request *r)
 	return true;
 }
 
-uint64_t splice_last_byte(struct request *r)
+uint64_t splice_last_byte(struct request *r, uint64_t now)
 {
 	struct carrier_view v;
 
-	if (r->spliced != SPLICE_NOT && carrier_look(r->c->w->carrier, &r->pair, &v) == 0 && v.last_at > r->last_ns)
+	if (r->spliced == SPLICE_NOT || carrier_look(r->c->w->carrier, &r->pair, &v))
+		return r->last_ns;
+	if (v.client_owes) /* the pod may not send, or not be heard: STALLED is for that */
+		r->last_ns = now;
+	else if (v.last_at > r->last_ns)
 		r->last_ns = v.last_at;
 	return r->last_ns;
 }
 
 void splice_done(struct request *r)
 {
-	struct worker *w = r->c->w;
-	struct carrier_view v = { 0 };
+	struct carrier_view v;
 
-	carrier_unbind(w->carrier, &r->pair, false, &v);
+	carrier_unbind(r->c->w->carrier, &r->pair, false, &v);
 	r->spliced = SPLICE_NOT;
-	r->d->spliced_bytes += v.bytes;
-	stats_add(w->st, STATS_BYTES_OUT, v.bytes);
+	account(r, &v);
 	r->resp_done = true;
 	request_finish(r);
 }
@@ -197,12 +215,20 @@ static void watch_data(void *arg, const char *p, size_t n)
 }
 
 /* What the last bytes say: nothing is no news, since it may have been said before. */
-static void read_tail(struct request *r, const char *p, size_t n)
+static void read_tail(struct request *r, const char *p, size_t n, uint64_t carried)
 {
 	struct usage_watch w;
 	size_t from = 0;
 
+	if (carried == n) { /* all of it: go on where the relay stood, in whatever word that was */
+		if (r->resp_framing == HTTP_CHUNKED)
+			http_chunks_walk(&r->resp_chunks, p, n, watch_data, &r->usage);
+		else
+			usage_watch_feed(&r->usage, p, n);
+		return;
+	}
 	usage_watch_init(&w, r->usage.sse);
+	w.usage = r->usage.usage;
 	if (r->resp_framing == HTTP_CHUNKED) {
 		struct http_chunks c;
 
@@ -214,26 +240,39 @@ static void read_tail(struct request *r, const char *p, size_t n)
 	} else {
 		usage_watch_feed(&w, p, n);
 	}
-	if (w.usage.seen)
-		r->usage.usage = w.usage;
+	r->usage.usage = w.usage;
 }
 
 void splice_event(void *arg, struct carrier_pair *pair, const struct carrier_event *e)
 {
 	struct request *r = container_of(pair, struct request, pair);
+	struct worker *w = r->c->w;
 
 	if (e->tail_n && (e->type == CARRIER_ENDED || e->type == CARRIER_DONE))
-		read_tail(r, e->tail, e->tail_n);
+		read_tail(r, e->tail, e->tail_n, e->bytes);
+	if (e->type != CARRIER_ENDED && e->type != CARRIER_DONE)
+		r->spliced = SPLICE_ARMED; /* wherever it stood: both go */
 	switch (e->type) {
 	case CARRIER_ENDED:
 		r->spliced = SPLICE_ENDED;
-		r->last_ns = loop_now(r->c->w->loop);
+		r->last_ns = loop_now(w->loop);
 		break;
 	case CARRIER_DONE:
 		splice_done(r);
 		break;
-	default:
-		r->spliced = SPLICE_ARMED; /* wherever it stood: both go */
+	case CARRIER_BROKEN:
+		stats_inc(w->st, STATS_UP_GARBAGE);
+		request_failed(r, POD_GARBAGE);
+		break;
+	case CARRIER_POD_FIN:
+	case CARRIER_POD_RST:
+		request_failed(r, POD_CUT);
+		break;
+	case CARRIER_STALLED:
+		stats_inc(w->st, STATS_TIMEOUT_CLIENT);
+		splice_break(r, "client_gone", STATS_REQ_CLIENT_GONE);
+		break;
+	default: /* nobody's fault but this host's */
 		splice_break(r, "upstream_cut", STATS_REQ_UPSTREAM_CUT);
 	}
 }

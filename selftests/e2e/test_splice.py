@@ -1,0 +1,625 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Answers that the kernel carries: client and pods behind wires, and byte for byte what the relay delivers."""
+import json
+import random
+import socket
+import struct
+import threading
+import time
+import zlib
+
+import lib
+from lib import Staged, need, request, until
+
+PROMPT = {"model": "m", "prompt": "hello"}
+RANDOM = random.Random(4)
+
+
+def noise(n):
+    return RANDOM.randbytes(n)
+
+
+def head(framing, n=0, ctype="application/octet-stream"):
+    how = {"length": "Content-Length: %d\r\n" % n, "chunked": "Transfer-Encoding: chunked\r\n", "close": ""}[framing]
+    return ("HTTP/1.1 200 OK\r\nContent-Type: %s\r\n%s\r\n" % (ctype, how)).encode()
+
+
+def chunk(data, ext=b""):
+    return b"%x%s\r\n%s\r\n" % (len(data), ext, data)
+
+
+def slowly(data, size=1, pause=0.0005):
+    """Each piece in a segment of its own."""
+    def send(c):
+        for i in range(0, len(data), size):
+            c.send(data[i:i + size])
+            time.sleep(pause)
+    send.data = data
+    return send
+
+
+def close(c):
+    return "close"
+
+
+def reset(c):
+    c.s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return "close"
+
+
+close.data = reset.data = b""
+
+
+def armed(g, n=1):
+    """The kernel waits for the next byte of n answers, or carries them already. Where nothing is spliced, a moment."""
+    if g.w.carrier == "relay":
+        time.sleep(0.02)
+    else:
+        until(lambda: len(g.flows("armed", "active")) >= n, "%d answers are armed" % n)
+
+
+def active(g, n=1):
+    until(lambda: len(g.flows("active")) >= n, "%d answers are in the kernel" % n)
+
+
+def bytes_of(parts):
+    return b"".join(p if isinstance(p, bytes) else p.data for p in parts)
+
+
+def ask(g, c, body=PROMPT, headers=()):
+    c.send(request(body, headers=headers))
+    a = c.answer(head_only=True)
+    return a, a.headers["x-request-id"]
+
+
+def rest(c, n):
+    """The next n bytes."""
+    return c.take(n)
+
+
+def was_spliced(g, rid, n):
+    d = g.decision(rid)
+    want = ("relay", 0) if g.w.carrier == "relay" else ("tc", n)
+    need((d["carrier"], d["spliced_bytes"]) == want, "carrier %s, %d bytes spliced; not %s, %d" % (d["carrier"], d["spliced_bytes"], *want))
+    return d
+
+
+# --- framing ---
+
+BIG = noise(300000)
+ONES = b"".join(chunk(BIG[i:i + 1]) for i in range(2000))
+EXTENDED = chunk(b"hello", b';a=b;c="x;"') + chunk(b"0" * 30, b";q") + b"0;last\r\nX-Trailer: 1\r\nEmpty:\r\n\r\n"
+FRAMINGS = {
+    "length": [head("length", 10 + len(BIG)), b"0123456789", BIG],
+    "length, one byte": [head("length", 2), b"a", b"b"],
+    "length, in many segments": [head("length", 3001), b"a", slowly(BIG[:3000], 50)],
+    "chunks of one byte": [head("chunked"), chunk(b"first"), ONES + b"0\r\n\r\n"],
+    "chunks of one byte in segments of one": [head("chunked"), chunk(b"first"), slowly(ONES[:120] + b"0\r\n\r\n")],
+    "extensions and trailers": [head("chunked"), chunk(b"first"), EXTENDED],
+    "extensions and trailers in segments of one": [head("chunked"), chunk(b"first"), slowly(EXTENDED)],
+    "armed in a chunk's size": [head("chunked"), chunk(b"first") + b"4", b"0\r\n" + b"x" * 64 + b"\r\n0\r\n\r\n"],
+    "armed in a chunk": [head("chunked"), b"493e1\r\nx", BIG[1:] + b"y\r\n0\r\n", b"\r\n"],
+    "armed in an extension": [head("chunked"), chunk(b"first") + b"5;a", b"bc\r\n12345\r\n0\r\n\r\n"],
+    "armed before the last LF": [head("chunked"), chunk(b"first") + b"0\r\n\r", b"\n"],
+    "armed in a trailer": [head("chunked"), chunk(b"first") + b"0\r\nX-Tr", b"ailer: 5\r\n\r\n"],
+    "until close": [head("close"), b"first", BIG, close],
+    "until close, FIN at once": [head("close"), b"first", lambda c: (c.send(BIG), "close")[1]],
+    "until close, nothing more": [head("close"), b"first", close],
+}
+FRAMINGS["until close, FIN at once"][2].data = BIG
+
+
+def each_framing(w):
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    total = chunks = 0
+    out = g.metric('body_bytes_total{direction="response"')
+    for name, (top, *parts) in FRAMINGS.items():
+        body = bytes_of(parts)
+        try:
+            with g.connect() as c:
+                for _ in range(2):  # and the connections are as good as before
+                    pod.handler = s = Staged(top + parts[0], *parts[1:])
+                    a, rid = ask(g, c)
+                    first = rest(c, len(parts[0]))
+                    armed(g)
+                    s.go(9)
+                    got = first + rest(c, len(body) - len(first))
+                    need(zlib.crc32(got) == zlib.crc32(body) and got == body, "the body differs")
+                    n = len(body) - len(first)
+                    out += len(body)
+                    if name == "until close, nothing more":
+                        need(not c.more(), "no end")
+                        need(g.decision(rid)["end"] == "complete", "not complete")
+                        break
+                    was_spliced(g, rid, n)
+                    total += n
+                    if a.headers.get("connection") == "close":
+                        need(not c.more(), "bytes behind the end")
+                        break
+                need(not c.buf, "bytes behind the end: %r" % c.buf[:80])
+        except Exception as e:
+            raise lib.Fail("%s: %s" % (name, str(e) or repr(e)))
+    if w.carrier == "tc":
+        g.counts("splice_bytes_total", total)
+        need(g.metric("splice_chunks_total") > 2 * 2000, "chunks are not counted")
+    g.counts('body_bytes_total{direction="response"', out)
+    g.counts('requests_done_total{end="complete"', g.metric("requests_total"))
+
+
+@lib.wire("relay", "tc")
+def test_each_framing_arrives_byte_for_byte(w):
+    each_framing(w)
+
+
+@lib.wire("tc", family=6)
+def test_each_framing_arrives_byte_for_byte_by_ipv6(w):
+    each_framing(w)
+
+
+@lib.wire("relay", "tc")
+def test_answers_of_many_megabytes_are_exact(w):
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    data = noise(1 << 20) * 24
+    for name, parts in (("length", [head("length", len(data) + 1) + b"1", data]), ("chunked", [head("chunked") + chunk(b"1"), chunk(data) + b"0\r\n\r\n"])):
+        pod.handler = s = Staged(*parts)
+        with g.connect() as c:
+            a, rid = ask(g, c)
+            armed(g)
+            s.go()
+            got = c.take(len(bytes_of(parts)) - parts[0].index(b"\r\n\r\n") - 4)
+            need(zlib.crc32(got) == zlib.crc32(bytes_of(parts).split(b"\r\n\r\n", 1)[1]), "%s: the body differs" % name)
+            was_spliced(g, rid, len(parts[1]))
+
+
+# --- connections that are kept ---
+
+def mixed(c, r):
+    r.read_body()
+    n = int(r.headers["x-n"])
+    what, data = n % 8, b"%06d" % n * (n % 97 * 20 + 1)
+    if what == 0:
+        c.send(head("chunked") + chunk(data[:5]))
+        time.sleep(0.004)
+        c.send(chunk(data[5:], b";e") + b"0\r\nT: 1\r\n\r\n")
+    elif what == 1:
+        c.reply(data)
+    elif what == 2:
+        c.send(head("length", len(data)) + data[:3])
+        time.sleep(0.004)
+        c.send(data[3:])
+    elif what == 3:
+        c.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+    elif what == 4:
+        c.reply(data, "400 Bad Request")
+    elif what == 5:
+        c.send(head("chunked") + b"".join(chunk(data[i:i + 100]) for i in range(0, len(data), 100)) + b"0\r\n\r\n")
+    elif what == 6:
+        c.send(head("chunked") + chunk(data))
+        time.sleep(0.003)
+        c.send(b"0\r\n\r\n")
+    else:
+        c.reply(b"%08x" % zlib.crc32(r.body) + data)
+
+
+def exchange(c, n):
+    body = b"%06d" % n * (n % 97 * 20 + 1)
+    up = {"model": "m", "prompt": "x" * (n % 13 * 500)}
+    c.send(request(up, headers=["X-N: %d" % n], chunked=n % 3 * 111))
+    a = c.answer()
+    if n % 8 == 3:
+        body = b""
+    elif n % 8 == 7:
+        body = b"%08x" % zlib.crc32(json.dumps(up).encode()) + body
+    need(a.complete and a.status == (204 if n % 8 == 3 else 400 if n % 8 == 4 else 200), "request %d: status %d, complete %s" % (n, a.status, a.complete))
+    need(a.body == body, "request %d: %d bytes differ from %d" % (n, len(a.body), len(body)))
+    return a.headers["x-kvsteer-pod"]
+
+
+@lib.wire("relay", "tc")
+def test_hundreds_of_answers_on_one_connection_mix_pods_and_carriers(w):
+    pods = [w.pod(mixed, "127.0.0.%d" % i) for i in (2, 3, 4)]
+    g = w.gateway(pods, pool="scheduling: {policy: round-robin}")
+    seen, bad = set(), []
+
+    def client(first, n):
+        try:
+            with g.connect() as c:
+                for i in range(first, first + n):
+                    seen.add(exchange(c, i))
+        except Exception as e:
+            bad.append("%s" % (str(e) or repr(e)))
+    # One connection with all of them; others that use the same connections to pods meanwhile.
+    threads = [threading.Thread(target=client, args=a) for a in ((0, 200), (1001, 80), (2002, 80))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    need(not bad, "; ".join(bad))
+    need(seen == {p.name for p in pods}, "pods: %s" % seen)
+    if w.carrier == "tc":
+        spliced = g.metric('splice_events_total{event="done"')
+        need(spliced > 40 and g.metric("splice_bytes_total") > 40000, "%d spliced" % spliced)
+        need(g.metric('splice_pairs_total{result="ok"') == 360, "not all could have been")
+    g.counts('requests_done_total{end="complete"', 360)
+
+
+@lib.wire("relay", "tc")
+def test_a_request_sent_in_mid_answer_is_answered_behind_it(w):
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    s = Staged(head("chunked") + chunk(b"one"), chunk(BIG), b"0\r\n\r\n")
+    replies = iter([s, lambda c, r: (r.read_body(), c.reply(r.body))])
+    pod.handler = lambda c, r: next(replies)(c, r)
+    with g.connect() as c:
+        a, rid = ask(g, c)
+        armed(g)
+        s.go()
+        c.take(len(chunk(b"one")))
+        # In three pieces, so that it comes before, with, and behind the last bytes.
+        q = request({"model": "m", "prompt": "second"})
+        c.send(q[:20])
+        need(c.take(len(chunk(BIG))) == chunk(BIG), "the first answer differs")
+        c.send(q[20:100])
+        time.sleep(0.05)
+        need(len(pod.requests) == 1, "the second was sent on before the first was over")
+        s.go()
+        need(c.take(5) == b"0\r\n\r\n", "the first answer's end differs")
+        c.send(q[100:])
+        b = c.answer()
+        need(b.complete and b.json()["prompt"] == "second", "the second: %s" % b.body[:80])
+        was_spliced(g, rid, len(chunk(BIG)) + 5)
+
+
+# --- clients that go ---
+
+@lib.wire("relay", "tc")
+def test_a_client_that_closes_behind_the_last_byte_is_no_abort(w):
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    for how in ("close", "reset") * 10:
+        pod.handler = s = Staged(head("chunked") + chunk(b"one"), chunk(b"two") + b"0\r\n\r\n")
+        c = g.connect()
+        a, rid = ask(g, c)
+        armed(g)
+        s.go()
+        c.take(len(chunk(b"one") + chunk(b"two")) + 5)
+        c.s.close() if how == "close" else c.reset()
+        until(lambda: g.metric("requests_done_total") == g.metric("requests_total"), "it is over")
+    # A reset says nothing of what was received, but that everything was acknowledged before is known.
+    need(g.metric('requests_done_total{end="complete"') == 20, "%d of 20 count as complete" % g.metric('requests_done_total{end="complete"'))
+
+
+@lib.wire("tc")
+def test_a_client_gone_resets_the_pod_within_50_ms(w):
+    def handler(c, r):
+        r.read_body()
+        c.send(head("chunked") + chunk(b"one"))
+        until(lambda: g.flows("armed"), "armed")
+        if r.headers["x-mode"] == "active":
+            c.send(chunk(BIG[:1000]))
+        ready.set()
+        took.append(c.closed_within(3))
+        return "close"
+    g = w.gateway([w.pod(handler)])
+    for mode in ("armed", "active"):
+        for how in ("close", "reset"):
+            best = 9
+            for _ in range(3):
+                took, ready = [], threading.Event()
+                c = g.connect()
+                a, rid = ask(g, c, headers=["X-Mode: " + mode])
+                need(ready.wait(5), "not armed")
+                c.take(len(chunk(b"one")) + (len(chunk(BIG[:1000])) if mode == "active" else 0))
+                t = time.time()
+                c.s.close() if how == "close" else c.reset()
+                until(lambda: took, "%s, %s: the pod hears of it" % (mode, how), 3, 0.001)
+                need(took[0] is not None, "%s, %s: the pod hears nothing" % (mode, how))
+                best = min(best, time.time() - t)
+                d = g.decision(rid)
+                need(d["end"] == "client_gone" and d["spliced_bytes"] == (len(chunk(BIG[:1000])) if mode == "active" else 0), "%s, %s: %s" % (mode, how, d))
+                if best < 0.05:
+                    break
+            need(best < 0.05, "%s, %s: after %.0f ms" % (mode, how, best * 1e3))
+    g.counts('requests_done_total{end="client_gone"', g.metric("requests_total"))
+    until(lambda: g.ask("pod.list")[0]["inflight"] == 0, "the ledger is empty")
+
+
+# --- pods that fail ---
+
+CUTS = {
+    "length, RST": ([head("length", 5000) + b"one", b"two", reset], "pod_rst"),
+    "length, FIN": ([head("length", 5000) + b"one", b"two", close], None),
+    "chunked, RST in a chunk": ([head("chunked") + chunk(b"one"), b"500\r\nxyz", reset], "pod_rst"),
+    "chunked, FIN in a chunk": ([head("chunked") + chunk(b"one"), b"500\r\nxyz", close], None),
+    "chunked, FIN behind a chunk": ([head("chunked") + chunk(b"one"), chunk(b"two"), close], None),
+    "chunked, FIN on data": ([head("chunked") + chunk(b"one"), chunk(b"two"), lambda c: (c.send(chunk(b"x")), "close")[1]], None),
+    "until close, RST": ([head("close") + b"one", b"two", reset], "pod_rst"),
+    "armed only, RST": ([head("chunked") + chunk(b"one"), reset], None),
+    "armed only, FIN": ([head("chunked") + chunk(b"one"), close], None),
+    "bad chunk": ([head("chunked") + chunk(b"one"), b"zz\r\nhello", lambda c: time.sleep(2)], "broken"),
+    "chunk too long": ([head("chunked") + chunk(b"one"), b"fffffffffffffffff\r\nhello", lambda c: time.sleep(2)], "broken"),
+    "across the end": ([head("length", 10) + b"one", b"more than seven", lambda c: time.sleep(2)], "broken"),
+}
+
+
+@lib.wire("tc")
+def test_a_pod_that_breaks_off_is_never_a_clean_end(w):
+    w.odd.add("pod_broken")
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    for name, (parts, event) in CUTS.items():
+        told = event and g.metric('splice_events_total{event="%s"' % event)
+        pod.handler = s = Staged(*parts)
+        with g.connect() as c:
+            a, rid = ask(g, c)
+            armed(g)
+            if len(parts) > 2:
+                s.go()
+                if event != "broken":
+                    active(g)
+            s.go()
+            try:
+                while c.more():
+                    pass
+                how = "FIN"
+            except ConnectionResetError:
+                how = "RST"
+            body = parts[0].split(b"\r\n\r\n", 1)[1]
+            need(c.seen.split(b"\r\n\r\n", 1)[1].startswith(body), "%s: the client has %r" % (name, bytes(c.seen[-50:])))
+            need(how == "RST" or (name == "armed only, FIN" or name == "armed only, RST"), "%s: the client got %s" % (name, how))
+            d = g.decision(rid)
+            need(d["end"] == "upstream_cut", "%s: the end is %s" % (name, d["end"]))
+            if event:
+                g.counts('splice_events_total{event="%s"' % event, told + 1)
+    g.counts('requests_done_total{end="upstream_cut"', len(CUTS))
+    s = g.pod_state(pod)
+    need(s["ejections"] >= 1 and s["garbage"] == 3, "the pod is not blamed: %s" % s)
+    until(lambda: g.ask("pod.list")[0]["inflight"] == 0, "the ledger is empty")
+
+
+@lib.wire("relay", "tc")
+def test_a_pod_that_closes_or_adds_bytes_behind_the_end_spoils_nothing(w):
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    for name, after in (("FIN", close), ("RST", reset), ("stray bytes", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON")):
+        for top, body in ((head("chunked"), chunk(b"x" * 500) + b"0\r\n\r\n"), (head("length", 503), b"x" * 500)):
+            first = chunk(b"one") if b"chunked" in top else b"one"
+            pod.handler = s = Staged(top + first, body, after)
+            with g.connect() as c:
+                a, rid = ask(g, c)
+                armed(g)
+                s.go()
+                need(c.take(len(first + body)) == first + body, "%s: the body differs" % name)
+                s.go()
+                was_spliced(g, rid, len(body))
+                need(g.decision(rid)["end"] == "complete", "%s: not complete" % name)
+                pod.handler = lambda c, r: (r.read_body(), c.reply(b"next"))
+                for _ in range(3):
+                    c.send(request(PROMPT))
+                    b = c.answer()
+                    need(b.complete and b.body == b"next", "%s: the next answer is %r" % (name, b.body))
+    need(g.metric("requests_done_total{end=\"upstream_cut\"") == 0, "counted as cut")
+
+
+# --- time ---
+
+@lib.wire("relay", "tc")
+def test_only_a_pod_that_is_silent_too_long_is_cut(w):
+    pod = w.pod(None)
+    g = w.gateway([pod], limits="stream-idle: 300ms")
+    def trickle(c):
+        for _ in range(8):
+            c.send(chunk(b"x"))
+            time.sleep(0.1)
+    pod.handler = s = Staged(head("chunked") + chunk(b"one"), trickle, b"0\r\n\r\n")
+    with g.connect() as c:
+        a, rid = ask(g, c)
+        armed(g)
+        s.go(2)
+        n = 8 * len(chunk(b"x")) + 5
+        c.take(len(chunk(b"one")) + n)
+        was_spliced(g, rid, n)
+    for parts in ([chunk(b"two")], []):
+        pod.handler = s = Staged(head("chunked") + chunk(b"one"), *parts, lambda c: c.closed_within(3))
+        with g.connect() as c:
+            a, rid = ask(g, c)
+            armed(g)
+            s.go(2)
+            t = time.time()
+            with lib.contextlib.suppress(ConnectionResetError):
+                while c.more():
+                    pass
+            need(0.2 < time.time() - t < 1.5, "after %.2f s" % (time.time() - t))
+            until(lambda: s.result is not None, "the pod's connection is ended")
+            need(g.decision(rid)["end"] == "upstream_cut", "not cut")
+    need(g.metric('timeouts_total{timer="stream_idle"') == 2, "not counted")
+
+
+@lib.wire("relay", "tc")
+def test_a_client_that_does_not_read_is_not_the_pods_fault(w):
+    pod = w.pod(None)
+    g = w.gateway([pod], limits="stream-idle: 300ms, client-idle: 30s")
+    data = BIG * 40
+    pod.handler = s = Staged(head("length", len(data) + 1) + b"1", data)
+    with g.connect() as c:
+        a, rid = ask(g, c)
+        armed(g)
+        s.go()
+        time.sleep(0.9)
+        got = c.take(len(data) + 1)
+        need(got == b"1" + data, "the body differs")
+        was_spliced(g, rid, len(data))
+    need(g.metric("timeouts_total") == 0, "counted as a timeout: %s" % [l for l in g.page("/metrics").splitlines() if "timeouts_total" in l])
+
+
+@lib.wire("tc")
+def test_a_client_that_acknowledges_nothing_for_client_idle_is_left(w):
+    pod = w.pod(None)
+    g = w.gateway([pod], limits="client-idle: 1s")
+    pod.handler = s = Staged(head("length", len(BIG) * 40 + 1) + b"1", lambda c: (c.send(BIG * 40), c.closed_within(5))[1])
+    with g.connect() as c:
+        a, rid = ask(g, c)
+        armed(g)
+        s.go()
+        d = g.decision(rid)
+        need(d["end"] == "client_gone" and 800 < d["duration_ms"] < 4000, "%s after %d ms" % (d["end"], d["duration_ms"]))
+    need(g.metric('splice_events_total{event="stalled"') == 1, "no event")
+    need(g.metric('timeouts_total{timer="client_idle"') == 1, "not counted as the client's")
+
+
+# --- what is learned of spliced answers ---
+
+USAGE = b'"usage":{"prompt_tokens":40,"completion_tokens":2,"total_tokens":42,"prompt_tokens_details":{"cached_tokens":32}}'
+EVENT = b'data: {"choices":[],' + USAGE + b'}\n\n'
+DONE = b"data: [DONE]\n\n"
+TOKEN = b'data: {"choices":[{"text":"tok"}]}\n\n'
+SSE = "text/event-stream"
+
+
+def sse(*events, first=TOKEN, size=0):
+    body = b"".join(events)
+    return [head("chunked", ctype=SSE) + chunk(first)] + [slowly(b"".join(map(chunk, events)) + b"0\r\n\r\n", size) if size else
+                                                          b"".join(map(chunk, events)) + b"0\r\n\r\n"]
+
+
+def whole(body, first=TOKEN, ctype=SSE):
+    return [head("length", len(first + body), ctype) + first, body]
+
+
+TAILS = {
+    "at the end": sse(TOKEN, TOKEN, EVENT, DONE),
+    "in the last chunk": sse(TOKEN, EVENT + DONE),
+    "in segments of seven bytes": sse(TOKEN, EVENT, DONE, size=7),
+    "in chunks of one byte": sse(*[bytes([b]) for b in TOKEN + EVENT + DONE]),
+    "CRLF": whole(b"".join((TOKEN, EVENT, DONE)).replace(b"\n", b"\r\n")),
+    "CR": whole(b"".join((TOKEN, EVENT, DONE)).replace(b"\n", b"\r"), first=TOKEN.replace(b"\n", b"\r")),
+    "no space behind the colon": sse(TOKEN.replace(b": ", b":"), EVENT.replace(b"data: ", b"data:"), DONE),
+    "followed by members": sse(TOKEN, EVENT.replace(b"}}}", b'}},"service_tier":null,"x":{"usage":1,"y":[' + b"1," * 500 + b"1]}}"), DONE),
+    "no [DONE]": sse(TOKEN, EVENT),
+    "behind much text": sse(*[TOKEN] * 3000, EVENT, DONE),
+    "before 2 KB of comments": sse(TOKEN, EVENT, b": ping\n\n" * 200, DONE),
+    "until close": [head("close", ctype=SSE) + TOKEN, TOKEN * 200 + EVENT + DONE, close],
+    "the last one counts": sse(EVENT.replace(b"32", b"16"), TOKEN, EVENT, DONE),
+    "said in the first event alone": sse(TOKEN, TOKEN, DONE, first=EVENT),
+    "said in the first event and lost in much text": sse(*[TOKEN] * 3000, DONE, first=EVENT),
+    "across the split": sse(EVENT[30:], DONE, first=TOKEN + EVENT[:30]),
+    "across the split, in the key": sse(EVENT[22:], DONE, first=TOKEN + EVENT[:22]),
+    "across the split of a chunk": [head("chunked", ctype=SSE) + b"%x\r\n" % len(EVENT) + EVENT[:33], EVENT[33:] + b"\r\n0\r\n\r\n"],
+    "JSON": whole(b'"text":"' + b"x" * 9000 + b'"}],' + USAGE + b"}", b'{"choices":[{', "application/json"),
+    "JSON, early": whole(USAGE + b',"id":"' + b"x" * 2000 + b'"}', b"{", "application/json"),
+}
+UNSEEN = {
+    "none": sse(TOKEN, DONE),
+    "null": sse(TOKEN, b'data: {"usage":null}\n\n', DONE),
+    "in a text": sse(TOKEN, b'data: {"choices":[{"text":"\\"usage\\":{\\"prompt_tokens\\":1}"}]}\n\n', DONE),
+}
+
+
+@lib.wire("relay", "tc")
+def test_usage_is_seen_in_each_framing_of_a_tail(w):
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    for seen, table in (("yes", TAILS), ("no", UNSEEN)):
+        for name, parts in table.items():
+            before = g.metric('usage_total{seen="%s"' % seen)
+            pod.handler = s = Staged(*parts)
+            with g.connect() as c:
+                a, rid = ask(g, c)
+                armed(g)
+                s.go(2)
+                body = bytes_of(parts).split(b"\r\n\r\n", 1)[1]
+                need(c.take(len(body)) == body, "%s: the body differs" % name)
+                need(close not in parts or not c.more(), "%s: bytes behind the end" % name)
+            d = g.decision(rid)
+            need(d["reported_tokens"] == (32 if seen == "yes" else None), "%s: reported %s" % (name, d["reported_tokens"]))
+            g.counts('usage_total{seen="%s"' % seen, before + 1)
+            was_spliced(g, rid, len(bytes_of(parts[1:])))
+    n = len(TAILS)
+    need(g.metric("prefix_reported_tokens_total") == 32 * n, "%d tokens reported" % g.metric("prefix_reported_tokens_total"))
+    if w.carrier == "tc":
+        need(g.metric("pod_splice_ttft_seconds_count") == n + len(UNSEEN) and g.metric("pod_splice_gap_seconds_count") > n, "no times")
+        need(0 < g.metric("pod_splice_ttft_seconds_sum") < 60, "times of %g s" % g.metric("pod_splice_ttft_seconds_sum"))
+
+
+# --- what is not spliced, and why ---
+
+def relayed(g, c, pod, why, body=PROMPT, headers=(), version="1.1", parts=None):
+    """An answer that is relayed with the right bytes and a count."""
+    top, *parts = parts or [head("chunked"), chunk(b"one"), chunk(BIG[:3000]) + b"0\r\n\r\n"]
+    before = g.metric('splice_pairs_total{result="%s"' % why)
+    pod.handler = s = Staged(top + parts[0], *parts[1:])
+    c.send(request(body, headers=headers, version=version))
+    a = c.answer(head_only=True)
+    time.sleep(0.03)
+    need(not g.flows("armed", "active"), "%s: it is armed" % why)
+    s.go(9)
+    want = b"one" + BIG[:3000] if version == "1.0" else bytes_of(parts)
+    need(c.take(len(want)) == want, "%s: the body differs" % why)
+    d = g.decision(a.headers["x-request-id"])
+    need(d["carrier"] == "relay" and d["spliced_bytes"] == 0 and d["end"] == "complete", "%s: %s" % (why, d))
+    need(g.metric('splice_pairs_total{result="%s"' % why) == before + 1, "%s is not counted" % why)
+
+
+@lib.wire("tc")
+def test_what_the_kernel_should_not_carry_is_relayed_and_counted(w):
+    pod = w.pod(None)
+    g = w.gateway([pod], datapath={"min-bytes": "4KiB"})
+    with g.connect() as c:
+        relayed(g, c, pod, "usage", dict(PROMPT, return_token_ids=True))
+        relayed(g, c, pod, "usage", dict(PROMPT, prompt_logprobs=3))
+        relayed(g, c, pod, "short", parts=[head("length", 4096), b"o", b"x" * 4095])
+    with g.connect() as c:
+        relayed(g, c, pod, "dechunk", version="1.0")
+    with g.connect(ns=lib.Here) as c:
+        relayed(g, c, pod, "loopback")
+    # A pod's connection that was made for another client may bring segments that are too long for this one.
+    with g.connect(mss=536) as c:
+        relayed(g, c, pod, "mss")
+    for body in (dict(PROMPT, return_token_ids=False), dict(PROMPT, prompt_logprobs=None)):
+        pod.handler = s = Staged(head("length", 5000) + b"x", b"y" * 4999)
+        with g.connect() as c:
+            a, rid = ask(g, c, body)
+            armed(g)
+            s.go()
+            c.take(5000)
+            was_spliced(g, rid, 4999)
+
+
+@lib.wire("tc")
+def test_a_client_of_small_segments_gets_its_own_connections_to_pods(w):
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    for mss in (536, 88, 1200):
+        pod.handler = s = Staged(head("chunked") + chunk(b"one"), chunk(BIG) + b"0\r\n\r\n")
+        for p in list(pod.live):
+            p.s.shutdown(socket.SHUT_RDWR)  # nothing kept
+        time.sleep(0.05)
+        with g.connect(mss=mss) as c:
+            a, rid = ask(g, c)
+            armed(g)
+            s.go()
+            need(c.take(len(chunk(b"one") + chunk(BIG)) + 5) == chunk(b"one") + chunk(BIG) + b"0\r\n\r\n", "MSS %d: the body differs" % mss)
+            was_spliced(g, rid, len(chunk(BIG)) + 5)
+
+
+@lib.wire("tc")
+def test_families_are_not_mixed(w):
+    pod = w.pod(None)
+    g = w.gateway([pod], ip="fd97:0::1")
+    with g.connect() as c:
+        relayed(g, c, pod, "family")
+
+
+@lib.wire("tc")
+def test_a_device_without_programs_is_no_way_for_splices(w):
+    pod = w.pod(None)
+    w.odd |= {"no_device", "no_handshake"}
+    g = w.gateway([pod], datapath={"devices": "c0"})
+    with g.connect() as c:
+        relayed(g, c, pod, "no_handshake")
+
+
+lib.main(globals())
