@@ -159,9 +159,18 @@ def test_the_configuration_is_shown_checked_and_reloaded(w):
     with open(g.config) as f:
         good = f.read()
     with open(g.config, "w") as f:
-        f.write(good.replace("        - %s\n" % sims[1].spec(), ""))
+        good = good.replace("        - %s\n" % sims[1].spec(), "")
+        f.write(good)
     out(g, "reload")
     until(lambda: [p["name"] for p in js(g, "pod", "list")] == [sims[0].name], "the pod that is left")
+    with open(g.config, "w") as f:
+        f.write(good.replace("  - name: p\n", "  - name: p\n    models: [m]\n    scheduling: {policy: round-robin}\n"))
+    changed = js(g, "reload")["changed"]
+    need("pools[0].models (waits for a restart)" in changed and "pools[0].scheduling.policy" in changed, "%s" % changed)
+    rid, _ = ask(g)
+    known(g, rid)
+    need(js(g, "decision", "show", rid)["policy"] == "round-robin", "the new policy does not choose")
+    need("round-robin" in out(g, "config", "show"), "the new policy is not shown")
     with open(g.config, "w") as f:
         f.write(good + "nonsense: 1\n")
     e = out(g, "reload", code=FAILED)

@@ -275,6 +275,11 @@ static void a_mistake_is_told_with_place_reason_and_remedy(void **state)
 		{ "pools:\n- scheduling: {policy: p3c}\n", "f.yaml:2:24: pools[0].scheduling.policy: \"p3c\" is not "
 							   "known, did you mean \"p2c\"? Allowed: default, "
 							   "round-robin, random, least-request, p2c, session-hash\n" },
+		{ "pools:\n- scheduling: {tiers: {cpu: 75%}}\n",
+		  "f.yaml:2:29: pools[0].scheduling.tiers.cpu: \"75%\" is "
+		  "not a share, allowed: 0 … 1, as in 0.75\n" },
+		{ "pools:\n- scheduling: {tiers: {disk: 1.5}}\n",
+		  "f.yaml:2:30: pools[0].scheduling.tiers.disk: \"1.5\" is not a share, allowed: 0 … 1, as in 0.75\n" },
 		{ "log: {format: xml}\n", "f.yaml:1:15: log.format: \"xml\" is not known; allowed: logfmt, json\n" },
 		{ "pools: [{prefix: {approximate: maybe}}]\n",
 		  "f.yaml:1:32: pools[0].prefix.approximate: \"maybe\" is neither true nor false\n" },
@@ -614,8 +619,49 @@ static void a_difference_names_its_keys(void **state)
 	config_set(b, "pools[0].models", "m", &err);
 	config_add_pod(b, "x:1", &err);
 	config_diff(a, b, note, &out);
-	assert_string_equal(text_of(&out), "workers restart\npools[0].models\npools[0].discovery.static\n"
+	assert_string_equal(text_of(&out), "workers restart\npools[0].models restart\npools[0].discovery.static\n"
 					   "pools[0].limits.body\n");
+	config_free(a);
+	config_free(b);
+	buf_free(&out);
+	buf_free(&err);
+}
+
+static void what_needs_no_restart_is_taken_over(void **state)
+{
+	struct buf err = { 0 }, out = { 0 };
+	struct config *a = parse(MINIMAL, &err);
+	struct config *b = parse("pools:\n"
+				 "  - name: other\n"
+				 "    models: [m]\n"
+				 "    discovery: {static: [\"10.0.0.9:1\", \"10.0.0.8:1\"]}\n"
+				 "    scheduling: {policy: p2c, tiers: {cpu: 0.8, disk: 0}, attention-tokens: 25000}\n"
+				 "    limits: {retries: 0, retry-busy: false, first-byte: 9s, body: 1MiB}\n"
+				 "workers: 3\n"
+				 "datapath: {mode: relay}\n"
+				 "log: {level: warn}\n",
+				 &err);
+
+	config_take(a, b);
+	config_free(b);
+	assert_string_equal(text_of(&err), "");
+	assert_string_equal(a->pools[0].policy, "p2c");
+	assert_true(a->pools[0].tier_cpu == 0.8 && a->pools[0].tier_disk == 0);
+	assert_int_equal(a->pools[0].attention_tokens, 25000);
+	assert_int_equal(a->pools[0].retries, 0);
+	assert_false(a->pools[0].retry_busy);
+	assert_int_equal(a->pools[0].first_byte, 9 * NS_PER_S);
+	assert_int_equal(a->pools[0].body, 1 << 20);
+	assert_string_equal(a->datapath_mode, "relay");
+	assert_string_equal(a->log_level, "warn");
+	assert_string_equal(a->pools[0].name, "default");
+	assert_int_equal(a->pools[0].nmodels, 0);
+	assert_int_equal(a->pools[0].npods, 1);
+	assert_int_equal(a->workers, 0);
+	/* All else that differs needs a restart, or is the pods. */
+	b = parse(MINIMAL, &err);
+	config_diff(a, b, note, &out);
+	assert_null(strstr(text_of(&out), "restart"));
 	config_free(a);
 	config_free(b);
 	buf_free(&out);
@@ -713,6 +759,7 @@ int main(void)
 		cmocka_unit_test(a_mistyped_key_of_set_is_told_what_the_file_s_is),
 		cmocka_unit_test(a_pods_file_is_a_list_of_pods),
 		cmocka_unit_test(a_difference_names_its_keys),
+		cmocka_unit_test(what_needs_no_restart_is_taken_over),
 		cmocka_unit_test(a_hostile_file_costs_little),
 	};
 

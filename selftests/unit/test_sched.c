@@ -169,6 +169,33 @@ static void a_hit_in_a_slower_tier_is_worth_less(void **state)
 		assert_int_equal(out.row[i], i);
 }
 
+/* By hand: 1 of 1000 tokens is computed behind 999, and 400 are loaded. */
+static void an_operator_can_say_what_tiers_and_long_prompts_cost(void **state)
+{
+	static const struct {
+		struct sched_tuning t;
+		uint32_t in_cpu, in_disk;
+		double work;
+	} cases[] = {
+		{ { 1, 1, 50000 }, 400, 400, 1.01999 },
+		{ { 0, 0.5, 50000 }, 400, 0, 401.01999 },
+		{ { 0, 0.5, 50000 }, 0, 400, 201.01999 },
+		{ { 0.75, 0.25, 1000 }, 0, 0, 1.9995 },
+	};
+	struct sched_in in = { .prompt_tokens = 1000 };
+	struct sched_row row;
+
+	for (size_t i = 0; i < N(cases); i++) {
+		rows_init(&row, 1);
+		row.matched = 999;
+		row.in_cpu = cases[i].in_cpu;
+		row.in_disk = cases[i].in_disk;
+		in.tuning = &cases[i].t;
+		sched_terms(&in, &row, 1);
+		close_to(row.work, cases[i].work);
+	}
+}
+
 static void a_prompt_of_unknown_length_is_one_token(void **state)
 {
 	struct sched_in in = { 0 };
@@ -495,6 +522,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_default_rule_gives_the_documents_numbers),
 		cmocka_unit_test(a_hit_in_a_slower_tier_is_worth_less),
+		cmocka_unit_test(an_operator_can_say_what_tiers_and_long_prompts_cost),
 		cmocka_unit_test(a_prompt_of_unknown_length_is_one_token),
 		cmocka_unit_test(every_policy_ranks_distinct_rows),
 		cmocka_unit_test(the_ranking_is_by_cost),

@@ -165,6 +165,15 @@ static void pod_changed(void *arg, struct pod *p)
 
 /* --- start --- */
 
+void agent_tune_pool(struct proxy_pool *pp)
+{
+	const struct config_pool *c = pp->cfg;
+	struct sched_tuning t = { c->tier_cpu, c->tier_disk, (double)c->attention_tokens };
+
+	pp->policy = sched_find(str_of(c->policy));
+	pp->tuning = t;
+}
+
 static int make_pools(struct agent *a)
 {
 	const struct config *cfg = a->cfg;
@@ -178,7 +187,7 @@ static int make_pools(struct agent *a)
 		char err[512];
 
 		pp->cfg = &cfg->pools[i];
-		pp->policy = sched_find(str_of(cfg->pools[i].policy));
+		agent_tune_pool(pp);
 		if (!pp->policy) {
 			log_error("no such policy", "pool", cfg->pools[i].name, "policy", cfg->pools[i].policy);
 			return -EINVAL;

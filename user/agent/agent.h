@@ -52,6 +52,8 @@ void agent_drain(struct agent *a); /* stops the loop when the last answer is out
 int agent_reload(struct agent *a, struct buf *report); /* reread the configuration; what can change does */
 void agent_free(struct agent *a);
 
+void agent_tune_pool(struct proxy_pool *pp); /* policy and tuning as its configuration says */
+void agent_set_log(const struct config *cfg);
 const char *agent_base_name(const struct agent *a, const struct pod *p);
 
 /* commands.c, pages.c, cmd_decision.c */

@@ -185,14 +185,6 @@ static int serve(struct config *cfg)
 	return r ? 1 : 0;
 }
 
-static enum log_level level_of(const char *s)
-{
-	return strcmp(s, "debug") == 0	 ? LOG_DEBUG
-	       : strcmp(s, "warn") == 0	 ? LOG_WARN
-	       : strcmp(s, "error") == 0 ? LOG_ERROR
-					 : LOG_INFO;
-}
-
 int main(int argc, char **argv)
 {
 	struct buf err = { 0 };
@@ -210,6 +202,6 @@ int main(int argc, char **argv)
 		config_free(cfg);
 		return 0;
 	}
-	log_setup(level_of(cfg->log_level), strcmp(cfg->log_format, "json") == 0 ? LOG_JSON : LOG_LOGFMT);
+	agent_set_log(cfg);
 	return serve(cfg);
 }

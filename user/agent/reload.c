@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Rereading the configuration. What a running gateway can take over is taken over: the static pods, the datapath's mode
- * and the log's level. Of everything else the report says that it waits for a restart, which breaks no stream: a new
+ * Rereading the configuration. What a running gateway can take over is taken over: the static pods, and all options
+ * that the table of config/ does not keep for a restart. Of those the report says so; a restart breaks no stream: a new
  * kvsteerd listens beside the old one, and the old one drains.
  */
 #include <errno.h>
@@ -47,15 +47,30 @@ static int reset_static(struct agent *a, const struct config *next)
 	return 0;
 }
 
-static void switch_datapath(struct agent *a, struct config *next)
+static enum log_level level_of(const char *s)
 {
-	char *was = a->cfg->datapath_mode;
+	return strcmp(s, "debug") == 0	 ? LOG_DEBUG
+	       : strcmp(s, "warn") == 0	 ? LOG_WARN
+	       : strcmp(s, "error") == 0 ? LOG_ERROR
+					 : LOG_INFO;
+}
 
-	if (datapath_set_mode(a->datapath, next->datapath_mode))
-		log_warn("the datapath cannot be switched", "mode", next->datapath_mode, "why",
+void agent_set_log(const struct config *cfg)
+{
+	log_setup(level_of(cfg->log_level), strcmp(cfg->log_format, "json") == 0 ? LOG_JSON : LOG_LOGFMT);
+}
+
+static void take_over(struct agent *a, struct config *next)
+{
+	bool mode = strcmp(a->cfg->datapath_mode, next->datapath_mode) != 0;
+
+	config_take(a->cfg, next);
+	agent_set_log(a->cfg);
+	for (unsigned i = 0; i < a->cfg->npools; i++)
+		agent_tune_pool(&a->shared.pools[i]);
+	if (mode && datapath_set_mode(a->datapath, a->cfg->datapath_mode))
+		log_warn("the datapath cannot be switched", "mode", a->cfg->datapath_mode, "why",
 			 datapath_why(a->datapath));
-	a->cfg->datapath_mode = next->datapath_mode;
-	next->datapath_mode = was;
 }
 
 int agent_reload(struct agent *a, struct buf *report)
@@ -78,9 +93,8 @@ int agent_reload(struct agent *a, struct buf *report)
 		return -EINVAL;
 	}
 	config_diff(a->cfg, next, changed, &r);
-	if (strcmp(a->cfg->datapath_mode, next->datapath_mode) != 0)
-		switch_datapath(a, next);
 	e = reset_static(a, next);
+	take_over(a, next);
 	loop_defer(a->loop, &a->publish);
 	config_free(next);
 	log_info("reloaded", "file", a->cfg->file);

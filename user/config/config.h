@@ -46,6 +46,8 @@ struct config_pool {
 	uint64_t dns_interval, dns_ranks;
 	char *dns_events, *dns_replay; /* with * for the pod's address; NULL: none */
 	char *policy;		       /* "default", "round-robin", … */
+	double tier_cpu, tier_disk;    /* what a cached token is worth there, 0 … 1 */
+	uint64_t attention_tokens;
 	uint64_t scrape_interval, health_interval, health_timeout;
 	char *health_path;
 	/* limits */
@@ -104,5 +106,9 @@ int config_write_rst(struct buf *out);				/* for the man page */
 /* Calls <changed> for each key whose value differs: "pools[0].limits.queue"; <restart>: a reload cannot change it. */
 void config_diff(const struct config *a, const struct config *b,
 		 void (*changed)(void *arg, const char *key, bool restart), void *arg);
+
+/* Changes <to>, which others may be reading, to what <from> has, but for what needs a restart and for the static pods.
+ * <from> is not to be used any more, but is still the caller's to free. */
+void config_take(struct config *to, struct config *from);
 
 #endif

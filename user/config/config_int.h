@@ -58,6 +58,7 @@ enum option_type {
 	OPT_COUNT,
 	OPT_DURATION,
 	OPT_SIZE,
+	OPT_SHARE,   /* double, 0 … 1 */
 	OPT_STRINGS, /* list of strings */
 	OPT_LIST,    /* list of sections */
 	OPT_LATER,   /* reserved: refused */

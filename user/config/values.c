@@ -224,6 +224,20 @@ static int set_number(const struct option *o, uint64_t *dst, const char *text, s
 	return 0;
 }
 
+static int set_share(double *dst, const char *text, struct buf *why)
+{
+	size_t n = strlen(text);
+	char *end;
+	double v = strtod(text, &end);
+
+	if (!n || n > 12 || strspn(text, "0123456789.") != n || *end || v > 1) {
+		buf_printf(why, "\"%.100s\" is not a share, allowed: 0 … 1, as in 0.75", text);
+		return -EINVAL;
+	}
+	*dst = v;
+	return 0;
+}
+
 static int set_string(char **dst, const char *text)
 {
 	char *copy = str_dup(str_of(text));
@@ -288,6 +302,8 @@ int value_set(const struct option *o, void *base, const char *text, struct buf *
 	case OPT_DURATION:
 	case OPT_SIZE:
 		return set_number(o, dst, text, why);
+	case OPT_SHARE:
+		return set_share(dst, text, why);
 	case OPT_STRINGS:
 		return add_string(o, base, text, why);
 	default:
@@ -316,6 +332,9 @@ bool value_put(const struct option *o, const void *base, struct buf *out)
 	case OPT_SIZE:
 		put_number(o, out, *(const uint64_t *)src);
 		return true;
+	case OPT_SHARE:
+		buf_printf(out, "%.10g", *(const double *)src);
+		return true;
 	default:
 		return false;
 	}
@@ -323,11 +342,10 @@ bool value_put(const struct option *o, const void *base, struct buf *out)
 
 void value_put_type(const struct option *o, struct buf *out)
 {
-	static const char *const names[] = { [OPT_BOOL] = "true or false",
-					     [OPT_COUNT] = "number",
-					     [OPT_DURATION] = "duration",
-					     [OPT_SIZE] = "size",
-					     [OPT_LIST] = "list" };
+	static const char *const names[] = {
+		[OPT_BOOL] = "true or false", [OPT_COUNT] = "number",	   [OPT_DURATION] = "duration",
+		[OPT_SIZE] = "size",	      [OPT_SHARE] = "share 0 … 1", [OPT_LIST] = "list"
+	};
 
 	if (o->type == OPT_ENUM)
 		put_allowed(out, o->allowed);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the table says, written out: the effective configuration, the defaults with their explanations, --help, the man
- * page's options, and the difference of two configurations.
+ * What the table says, written out: the effective configuration, the defaults with their explanations, --help and the
+ * man page's options.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -268,88 +268,4 @@ static int rst_item(struct buf *out, const char *key, const struct option *o)
 int config_write_rst(struct buf *out)
 {
 	return each_option(&section_root, "", out, rst_item);
-}
-
-/* --- difference --- */
-
-struct diff {
-	void (*changed)(void *arg, const char *key, bool restart);
-	void *arg;
-};
-
-static bool same_strings(const struct option *o, const void *a, const void *b)
-{
-	unsigned n, m;
-	char **v = list_at(o, a, &n), **u = list_at(o, b, &m);
-
-	if (n != m)
-		return false;
-	for (unsigned i = 0; i < n; i++)
-		if (strcmp(v[i], u[i]) != 0)
-			return false;
-	return true;
-}
-
-static bool same_scalar(const struct option *o, const void *a, const void *b)
-{
-	struct buf x = { 0 }, y = { 0 };
-	bool hasx = value_put(o, a, &x), hasy = value_put(o, b, &y);
-	bool same = hasx == hasy && buf_len(&x) == buf_len(&y) &&
-		    (!buf_len(&x) || memcmp(buf_data(&x), buf_data(&y), buf_len(&x)) == 0);
-
-	buf_free(&x);
-	buf_free(&y);
-	return same;
-}
-
-static void diff_section(struct diff *d, const struct section *s, const void *a, const void *b, const char *prefix)
-{
-	for (unsigned i = 0; i < s->n; i++) {
-		const struct option *o = &s->opts[i];
-		const char *v, *u;
-		char key[192];
-		unsigned n, m;
-
-		if (o->type == OPT_LATER)
-			continue;
-		snprintf(key, sizeof(key), "%s%s", prefix, o->key);
-		if (o->type == OPT_STRINGS) {
-			if (!same_strings(o, a, b))
-				d->changed(d->arg, key, o->restart);
-			continue;
-		}
-		if (o->type != OPT_LIST) {
-			if (!same_scalar(o, a, b))
-				d->changed(d->arg, key, o->restart);
-			continue;
-		}
-		v = list_at(o, a, &n);
-		u = list_at(o, b, &m);
-		if (n != m)
-			d->changed(d->arg, key, o->restart);
-		for (unsigned j = 0; n == m && j < n; j++) {
-			char sub[192];
-
-			snprintf(sub, sizeof(sub), "%.150s[%u].", key, j);
-			diff_section(d, o->list, v + j * o->list->size, u + j * o->list->size, sub);
-		}
-	}
-}
-
-void config_diff(const struct config *a, const struct config *b,
-		 void (*changed)(void *arg, const char *key, bool restart), void *arg)
-{
-	struct diff d = { changed, arg };
-
-	diff_section(&d, &section_root, a, b, "");
-	if (a->npools != b->npools)
-		return;
-	for (unsigned i = 0; i < a->npools; i++) {
-		char key[64];
-
-		if (a->pools[i].discovery == b->pools[i].discovery)
-			continue;
-		snprintf(key, sizeof(key), "pools[%u].discovery", i);
-		changed(arg, key, false);
-	}
 }

@@ -206,6 +206,15 @@ static void may_tell(struct deciding *d)
 	d->r->told.chunks = d->in->prompt.hash.n;
 }
 
+static float score(const struct deciding *d, unsigned row)
+{
+	const struct sched_tuning *t = &d->r->pool->tuning;
+	const struct sched_row *r = &d->w->rows[row];
+	double lost = r->in_cpu * (1 - t->cpu) + r->in_disk * (1 - t->disk);
+
+	return (float)(d->w->row_blocks[row] * (r->matched > lost ? 1 - lost / r->matched : 1));
+}
+
 /* The best rows into the explain record, by selection: there are few. */
 static void explain(struct deciding *d)
 {
@@ -233,6 +242,7 @@ static void explain(struct deciding *d)
 		out->in_cpu = row->in_cpu;
 		out->in_disk = row->in_disk;
 		out->blocks = d->w->row_blocks[best];
+		out->score = score(d, best);
 		out->uncached = row->uncached;
 		out->inflight = row->n;
 		out->waiting = row->waiting;
@@ -249,6 +259,7 @@ static void pick(struct deciding *d, struct sched_out *out)
 
 	ledger_read_pool(d->pods[0], &d->terms.pool_s, &d->terms.pool_t);
 	d->terms.session = r->session;
+	d->terms.tuning = &r->pool->tuning;
 	d->terms.mode = d->in->opaque		  ? (r->session ? SCHED_SESSION : SCHED_LOAD)
 			: d->in->exact && d->live ? SCHED_PRECISE
 						  : SCHED_APPROXIMATE;
@@ -453,6 +464,7 @@ static void rest_inside(struct deciding *d)
 		if (strcmp(r->d->rows[k].pod, leg->pod->name) == 0) {
 			r->d->rows[k].matched = leg->matched;
 			r->d->rows[k].blocks = d->w->row_blocks[0];
+			r->d->rows[k].score = score(d, 0);
 		}
 	plan_guess(d, 0, leg);
 	may_tell(d);

@@ -161,14 +161,6 @@ static const char *score_name(const struct decision *d, unsigned i)
 	return d->rows[i].ip;
 }
 
-/* Blocks, by what they are worth where they lie. */
-static double score(const struct decision_row *r)
-{
-	double lost = r->in_cpu * SCHED_CPU_COST + r->in_disk * SCHED_DISK_COST;
-
-	return r->blocks * (r->matched > lost ? 1 - lost / r->matched : 1);
-}
-
 void decision_log(const struct decision *d)
 {
 	struct buf b = { 0 };
@@ -191,7 +183,7 @@ void decision_log(const struct decision *d)
 		if (!any)
 			jw_obj(&w);
 		any = true;
-		jw_knum(&w, score_name(d, i), score(&d->rows[i]));
+		jw_knum(&w, score_name(d, i), (double)d->rows[i].score);
 	}
 	if (any)
 		jw_end_obj(&w);

@@ -46,6 +46,7 @@
 struct proxy_pool {
 	const struct config_pool *cfg;
 	const struct sched_ops *policy;
+	struct sched_tuning tuning;
 	struct vocab *vocab;		     /* NULL: what an id stands for is not known */
 	_Atomic uint32_t bytes_per_token_q8; /* learned from reported usage; 4.0 at the start */
 	_Atomic uint32_t bytes_per_token_n;  /* samples so far, up to 16 */
@@ -85,6 +86,7 @@ struct decision_row {
 	char pod[POD_NAME_MAX], ip[POD_NAME_MAX];
 	uint32_t matched, in_cpu, in_disk, blocks, uncached, inflight, waiting;
 	float backlog, own, cost;
+	float score; /* blocks, by what they are worth where they lie */
 };
 
 struct decision {

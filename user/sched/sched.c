@@ -7,8 +7,6 @@
 
 #include "sched/sched_int.h"
 
-/* The ratio of the linear to the quadratic part of prefill, in tokens. */
-#define ATTENTION_TOKENS 50000.0
 /* How many token-equivalents of samples a pod needs until its own rate weighs as much as the pool's. */
 #define PRIOR_WORK 8000.0
 /* The pool's rate before it has been learned. All pods share it, so between idle pods it cancels. */
@@ -41,6 +39,8 @@ const char *sched_mode_name(enum sched_mode m)
 
 void sched_terms(const struct sched_in *in, struct sched_row *rows, unsigned n)
 {
+	static const struct sched_tuning usual = SCHED_TUNING;
+	const struct sched_tuning *tune = in->tuning ? in->tuning : &usual;
 	double pool_rate = in->pool_t > POOL_WORK_MIN ? in->pool_s / in->pool_t : RATE_UNKNOWN;
 	uint32_t most = in->prompt_tokens ? in->prompt_tokens - 1 : 0;
 
@@ -50,8 +50,8 @@ void sched_terms(const struct sched_in *in, struct sched_row *rows, unsigned n)
 		uint32_t m = r->matched < most ? r->matched : most;
 
 		r->uncached = in->prompt_tokens ? in->prompt_tokens - m : 1;
-		r->work = r->uncached * (1 + (m + r->uncached / 2.0) / ATTENTION_TOKENS) + r->in_cpu * SCHED_CPU_COST +
-			  r->in_disk * SCHED_DISK_COST;
+		r->work = r->uncached * (1 + (m + r->uncached / 2.0) / tune->attention_tokens) +
+			  r->in_cpu * (1 - tune->cpu) + r->in_disk * (1 - tune->disk);
 		r->rate = (r->s + PRIOR_WORK * pool_rate) / (r->t + PRIOR_WORK);
 		r->own = r->work * r->rate;
 	}

@@ -16,10 +16,13 @@
 #define SCHED_ROWS_MAX	 256
 #define SCHED_RANKED_MAX 4
 
-/* What a token costs that is loaded from a slower tier, as a share of one that is computed: 1 - what its hit is worth,
- * 0.75 in host memory and 0.25 on a disk. */
-#define SCHED_CPU_COST	0.25
-#define SCHED_DISK_COST 0.75
+/* What an operator may know better. */
+struct sched_tuning {
+	double cpu, disk;	 /* what a token cached there is worth next to one in the GPU, 0 … 1; the rest is what
+				  * loading it costs, in tokens computed */
+	double attention_tokens; /* behind so many, a token costs twice as much to compute as the first */
+};
+#define SCHED_TUNING { 0.75, 0.25, 50000 }
 
 /* How sure the match is; the ladder of degradation, best first. The default policy goes by cost in all but
  * SCHED_SESSION, where it keeps a session (else a prefix) on its pod. */
@@ -48,10 +51,11 @@ struct sched_row {
 };
 
 struct sched_in {
-	uint32_t prompt_tokens; /* L; an estimate where tokens are not known */
-	uint64_t session;	/* hash of the session id, 0: none */
-	uint64_t prefix;	/* hash of the first chunk, 0: none */
-	double pool_s, pool_t;	/* the pool's learned sums */
+	uint32_t prompt_tokens;		   /* L; an estimate where tokens are not known */
+	uint64_t session;		   /* hash of the session id, 0: none */
+	uint64_t prefix;		   /* hash of the first chunk, 0: none */
+	double pool_s, pool_t;		   /* the pool's learned sums */
+	const struct sched_tuning *tuning; /* NULL: SCHED_TUNING */
 	enum sched_mode mode;
 };
 
