@@ -214,6 +214,10 @@ $(OUT)/bench/%: $(OUT)/selftests/bench/%.o $(LIB)
 	@mkdir -p $(@D)
 	$(call msg,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+bench-bpe: $(OUT)/bench/bench_bpe ## the encoder's speed beside the tokenizers library, on real models (fetches them)
+	@selftests/real/bpe.py --fuzz 1000 --speed
+check-tokenizers: $(OUT)/bench/bench_bpe ## the encoder against the tokenizers library, on real models (fetches them)
+	@selftests/real/bpe.py
 bench-index: $(OUT)/bench/bench_index ## the prefix index's speed and memory, next to a plain one
 	@$<
 
@@ -248,6 +252,6 @@ clean: ## remove .output
 
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all always help need unit bpf fuzz-bins tsan-bins check check-built demo bench bench-index deps fuzz fuzz-run lint \
+.PHONY: all always help need unit bpf fuzz-bins tsan-bins check check-built demo bench bench-index bench-bpe check-tokenizers deps fuzz fuzz-run lint \
 	check-layers coverage compile_commands.json install clean
 -include $(shell find .output -name '*.d' 2>/dev/null)

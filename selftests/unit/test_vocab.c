@@ -21,7 +21,7 @@
 static struct vocab *load(const char *dir)
 {
 	char err[256] = "";
-	struct vocab *v = vocab_load(dir, err, sizeof(err));
+	struct vocab *v = vocab_load(dir, NULL, err, sizeof(err));
 
 	if (!v)
 		fail_msg("%s", err);
@@ -212,7 +212,7 @@ static void what_is_not_understood_is_refused_by_name(void **state)
 		if (rows[i].file)
 			write_file(dir, "tokenizer.json", rows[i].file);
 		errno = 0;
-		assert_null(vocab_load(dir, err, sizeof(err)));
+		assert_null(vocab_load(dir, NULL, err, sizeof(err)));
 		assert_int_equal(errno, rows[i].err);
 		if (!strstr(err, path) || !strstr(err, rows[i].why) || strchr(err, '\n'))
 			fail_msg("row %zu: \"%s\"", i, err);
@@ -309,7 +309,7 @@ static void real_tokenizers_give_the_text_back(void **state)
 		if (access(path, R_OK) != 0)
 			continue;
 		*strrchr(path, '/') = '\0';
-		v = vocab_load(path, err, sizeof(err));
+		v = vocab_load(path, NULL, err, sizeof(err));
 		if (!v)
 			fail_msg("%s", err);
 		check_model(v, rows[i].model, rows[i].bos);

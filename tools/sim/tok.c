@@ -87,7 +87,7 @@ int tok_load(const char *dir, char *err, size_t err_len)
 	uint64_t bytes = 0, slots = 1024;
 	int r = 0;
 
-	tok.v = vocab_load(dir, err, err_len);
+	tok.v = vocab_load(dir, NULL, err, err_len);
 	if (!tok.v)
 		return -errno;
 	for (uint32_t i = 0; i < vocab_size(tok.v); i++)

@@ -14,26 +14,9 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "model/vocab_int.h"
+#include "model/load_int.h"
 
-#define IDS_MAX (1u << 24)
-
-enum spelling { BYTE_LEVEL, SENTENCEPIECE };
-
-struct load {
-	enum spelling spelling;
-	int16_t byte_of[512]; /* code point → byte, -1: not in the alphabet */
-	struct buf text;
-	struct vocab_span *span;
-	uint32_t n, cap;
-	struct buf prefix;
-	char *err;
-	size_t err_len;
-	const char *file;
-};
-
-static int fail(struct load *l, int r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static int fail(struct load *l, int r, const char *fmt, ...)
+int load_fail(struct load *l, int r, const char *fmt, ...)
 {
 	char why[256];
 	va_list ap;
@@ -49,7 +32,7 @@ static int fail(struct load *l, int r, const char *fmt, ...)
 	return r;
 }
 
-static const char *type_of(const json_t *o)
+const char *load_type(const json_t *o)
 {
 	const char *s = json_string_value(json_object_get(o, "type"));
 
@@ -62,7 +45,7 @@ static const json_t *find_type(const json_t *o, const char *type, int depth)
 {
 	static const char *const lists[] = { "decoders", "normalizers", "pretokenizers", "processors" };
 
-	if (strcmp(type_of(o), type) == 0)
+	if (strcmp(load_type(o), type) == 0)
 		return o;
 	for (size_t i = 0; depth > 0 && i < sizeof(lists) / sizeof(lists[0]); i++) {
 		const json_t *list = json_object_get(o, lists[i]);
@@ -88,13 +71,14 @@ static void byte_alphabet(struct load *l)
 	for (int b = 0; b < 256; b++) {
 		bool printable = (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
 
-		l->byte_of[printable ? b : next++] = (int16_t)b;
+		l->letter_of[b] = (uint16_t)(printable ? b : next++);
+		l->byte_of[l->letter_of[b]] = (int16_t)b;
 	}
 }
 
 /* Every character of the alphabet is one or two bytes of UTF-8. As the tokenizers library does, a token with any other
  * character in it stands for itself. */
-static size_t decode_byte_level(const struct load *l, const char *s, size_t n, char *to)
+static size_t decode_byte_level(const struct load *l, const char *s, size_t n, char *to, bool *ret_word)
 {
 	size_t out = 0;
 
@@ -108,6 +92,7 @@ static size_t decode_byte_level(const struct load *l, const char *s, size_t n, c
 		}
 		if ((c >= 0x80 && step == 1) || l->byte_of[c] < 0) {
 			memcpy(to, s, n);
+			*ret_word = false;
 			return n;
 		}
 		to[out++] = (char)l->byte_of[c];
@@ -124,12 +109,15 @@ static int hex(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-static size_t decode_sentencepiece(const char *s, size_t n, char *to)
+/* As text has no space left when it is merged, a spelling with one is never arrived at. */
+static size_t decode_sentencepiece(const char *s, size_t n, char *to, bool *ret_word)
 {
 	size_t out = 0;
 
+	*ret_word = !memchr(s, ' ', n);
 	if (n == 6 && memcmp(s, "<0x", 3) == 0 && s[5] == '>' && hex(s[3]) >= 0 && hex(s[4]) >= 0) {
 		*to = (char)(hex(s[3]) << 4 | hex(s[4]));
+		*ret_word = false;
 		return 1;
 	}
 	for (size_t i = 0; i < n;) {
@@ -143,21 +131,28 @@ static size_t decode_sentencepiece(const char *s, size_t n, char *to)
 	return out;
 }
 
+struct str load_text(const struct load *l, uint32_t id)
+{
+	return (struct str){ buf_data(&l->text) + l->span[id].off, l->span[id].len };
+}
+
 static int put_token(struct load *l, json_int_t id, const char *s, size_t n, bool literal)
 {
+	bool word = !literal;
+	struct span *old;
 	char *to;
 
 	if (id < 0 || id >= IDS_MAX)
-		return fail(l, -ERANGE, "token %.40s: id %lld is out of range", s, (long long)id);
+		return load_fail(l, -ERANGE, "token %.40s: id %lld is out of range", s, (long long)id);
 	if ((uint32_t)id >= l->cap) {
 		uint32_t cap = l->cap ? l->cap : 1024;
-		struct vocab_span *more;
+		struct span *more;
 
 		while (cap <= (uint32_t)id)
 			cap *= 2;
 		more = realloc(l->span, cap * sizeof(*more));
 		if (!more)
-			return fail(l, -ENOMEM, "out of memory");
+			return load_fail(l, -ENOMEM, "out of memory");
 		memset(more + l->cap, 0, (cap - l->cap) * sizeof(*more));
 		l->span = more;
 		l->cap = cap;
@@ -166,32 +161,35 @@ static int put_token(struct load *l, json_int_t id, const char *s, size_t n, boo
 		l->n = (uint32_t)id + 1;
 	to = buf_room(&l->text, n + 1);
 	if (!to)
-		return fail(l, -ENOMEM, "out of memory");
+		return load_fail(l, -ENOMEM, "out of memory");
 	if (literal)
 		memcpy(to, s, n);
 	else if (l->spelling == BYTE_LEVEL)
-		n = decode_byte_level(l, s, n, to);
+		n = decode_byte_level(l, s, n, to, &word);
 	else
-		n = decode_sentencepiece(s, n, to);
-	l->span[id] = (struct vocab_span){ (uint32_t)l->text.len, (uint32_t)n, true };
+		n = decode_sentencepiece(s, n, to, &word);
+	old = &l->span[id];
+	if (old->known)
+		word = old->word && str_eq(load_text(l, (uint32_t)id), (struct str){ to, n });
+	*old = (struct span){ (uint32_t)l->text.len, (uint32_t)n, true, word };
 	buf_commit(&l->text, n);
-	return l->text.len > UINT32_MAX / 4 ? fail(l, -EFBIG, "more than 1 GiB of token text") : 0;
+	return l->text.len > UINT32_MAX / 4 ? load_fail(l, -EFBIG, "more than 1 GiB of token text") : 0;
 }
 
 static int read_spelling(struct load *l, const json_t *root, const json_t *model)
 {
 	const json_t *decoder = json_object_get(root, "decoder");
 	const json_t *pre = json_object_get(root, "pre_tokenizer");
-	const char *type = type_of(model);
+	const char *type = load_type(model);
 	static const char *const affix[] = { "continuing_subword_prefix", "end_of_word_suffix" };
 
 	if (strcmp(type, "BPE") != 0 && !(*type == '\0' && json_is_array(json_object_get(model, "merges"))))
-		return fail(l, -EOPNOTSUPP, "model.type is \"%s\"; only BPE is understood", type);
+		return load_fail(l, -EOPNOTSUPP, "model.type is \"%s\"; only BPE is understood", type);
 	for (int i = 0; i < 2; i++) {
 		const char *s = json_string_value(json_object_get(model, affix[i]));
 
 		if (s && *s)
-			return fail(l, -EOPNOTSUPP, "model.%s \"%s\" is not understood", affix[i], s);
+			return load_fail(l, -EOPNOTSUPP, "model.%s \"%s\" is not understood", affix[i], s);
 	}
 	if (find_type(decoder, "ByteLevel", 2) || (json_is_null(decoder) && find_type(pre, "ByteLevel", 2))) {
 		l->spelling = BYTE_LEVEL;
@@ -201,7 +199,43 @@ static int read_spelling(struct load *l, const json_t *root, const json_t *model
 		l->spelling = SENTENCEPIECE;
 		return 0;
 	}
-	return fail(l, -EOPNOTSUPP, "decoder.type \"%s\" is neither byte-level nor SentencePiece's", type_of(decoder));
+	return load_fail(l, -EOPNOTSUPP, "decoder.type \"%s\" is neither byte-level nor SentencePiece's",
+			 load_type(decoder));
+}
+
+static struct str json_str(const json_t *s)
+{
+	return (struct str){ json_string_value(s), json_string_length(s) };
+}
+
+static int put_added(struct load *l, uint32_t id, const json_t *o)
+{
+	static const struct {
+		const char *key;
+		unsigned flag;
+	} flags[] = { { "lstrip", ADDED_LSTRIP }, { "rstrip", ADDED_RSTRIP } };
+	const json_t *text = json_object_get(o, "content");
+	struct load_added a = { .id = id, .off = (uint32_t)buf_len(&l->contents) };
+
+	for (int i = 0; i < 2; i++)
+		if (json_is_true(json_object_get(o, flags[i].key)))
+			a.flags |= flags[i].flag;
+	a.single_word = json_is_true(json_object_get(o, "single_word"));
+	a.normalized = json_is_true(json_object_get(o, "normalized"));
+	a.len = (uint32_t)json_string_length(text);
+	if (buf_put(&l->contents, json_string_value(text), a.len) || buf_put(&l->added, &a, sizeof(a)))
+		return load_fail(l, -ENOMEM, "out of memory");
+	return 0;
+}
+
+static const struct load_added *find_added(const struct load *l, struct str text)
+{
+	const struct load_added *a = (const void *)buf_data(&l->added), *end = a + buf_len(&l->added) / sizeof(*a);
+
+	for (; a < end; a++)
+		if (str_eq(text, (struct str){ buf_data(&l->contents) + a->off, a->len }))
+			return a;
+	return NULL;
 }
 
 static int read_tokens(struct load *l, const json_t *root)
@@ -215,16 +249,16 @@ static int read_tokens(struct load *l, const json_t *root)
 	int r;
 
 	if (!json_is_object(model))
-		return fail(l, -EINVAL, "no \"model\" object in it");
+		return load_fail(l, -EINVAL, "no \"model\" object in it");
 	r = read_spelling(l, root, model);
 	if (r)
 		return r;
 	if (!json_is_object(vocab))
-		return fail(l, -EINVAL, "model.vocab is not an object");
+		return load_fail(l, -EINVAL, "model.vocab is not an object");
 	json_object_foreach(vocab, key, id)
 	{
 		if (!json_is_integer(id))
-			return fail(l, -EINVAL, "model.vocab: the id of token %.40s is not an integer", key);
+			return load_fail(l, -EINVAL, "model.vocab: the id of token %.40s is not an integer", key);
 		r = put_token(l, json_integer_value(id), key, strlen(key), false);
 		if (r)
 			return r;
@@ -235,35 +269,42 @@ static int read_tokens(struct load *l, const json_t *root)
 
 		id = json_object_get(o, "id");
 		if (!json_is_integer(id) || !json_is_string(text))
-			return fail(l, -EINVAL, "added_tokens[%zu] has no id or no content", i);
+			return load_fail(l, -EINVAL, "added_tokens[%zu] has no id or no content", i);
 		r = put_token(l, json_integer_value(id), json_string_value(text), json_string_length(text),
 			      l->spelling == BYTE_LEVEL || json_is_true(json_object_get(o, "special")));
+		if (!r)
+			r = put_added(l, (uint32_t)json_integer_value(id), o);
+		id = json_object_get(vocab, json_string_value(text));
+		if (id && json_integer_value(id) != json_integer_value(json_object_get(o, "id")))
+			snprintf(l->why, sizeof(l->why), "added_tokens[%zu]: model.vocab has it with another id", i);
 		if (r)
 			return r;
 	}
-	return l->n ? 0 : fail(l, -EINVAL, "no token in it");
+	return l->n ? 0 : load_fail(l, -EINVAL, "no token in it");
 }
 
 static int prefix_put(struct load *l, struct str s)
 {
-	return buf_put(&l->prefix, s.p, s.n) ? fail(l, -ENOMEM, "out of memory") : 0;
+	return buf_put(&l->prefix, s.p, s.n) ? load_fail(l, -ENOMEM, "out of memory") : 0;
 }
 
-static int prefix_token(struct load *l, json_int_t id)
+static int special_token(struct load *l, json_int_t id, bool before)
 {
-	const struct vocab_span *s;
+	uint32_t u = (uint32_t)id;
 
 	if (id < 0 || id >= l->n || !l->span[id].known)
-		return fail(l, -EINVAL, "post_processor names token %lld, which does not exist", (long long)id);
-	s = &l->span[id];
-	return prefix_put(l, (struct str){ l->text.mem + s->off, s->len });
+		return load_fail(l, -EINVAL, "post_processor names token %lld, which does not exist", (long long)id);
+	if (buf_put(before ? &l->before : &l->after, &u, sizeof(u)))
+		return load_fail(l, -ENOMEM, "out of memory");
+	return before ? prefix_put(l, load_text(l, u)) : 0;
 }
 
-/* What TemplateProcessing puts before the first sequence. */
+/* What TemplateProcessing puts around the first sequence. */
 static int read_template(struct load *l, const json_t *t)
 {
 	const json_t *specials = json_object_get(t, "special_tokens");
 	const json_t *item, *id;
+	bool before = true;
 	size_t i, k;
 
 	json_array_foreach(json_object_get(t, "single"), i, item)
@@ -272,13 +313,15 @@ static int read_template(struct load *l, const json_t *t)
 		const char *name = json_string_value(json_object_get(special, "id"));
 		const json_t *ids = json_object_get(name ? json_object_get(specials, name) : NULL, "ids");
 
-		if (!special)
-			break;
+		if (!special) {
+			before = false;
+			continue;
+		}
 		if (!json_is_array(ids))
-			return fail(l, -EINVAL, "post_processor.single[%zu]: its special token has no ids", i);
+			return load_fail(l, -EINVAL, "post_processor.single[%zu]: its special token has no ids", i);
 		json_array_foreach(ids, k, id)
 		{
-			int r = prefix_token(l, json_integer_value(id));
+			int r = special_token(l, json_integer_value(id), before);
 
 			if (r)
 				return r;
@@ -289,7 +332,7 @@ static int read_template(struct load *l, const json_t *t)
 
 static int read_post_processor(struct load *l, const json_t *p, int depth)
 {
-	const char *type = type_of(p);
+	const char *type = load_type(p);
 	const json_t *part;
 	size_t i;
 	int r = 0;
@@ -298,10 +341,13 @@ static int read_post_processor(struct load *l, const json_t *p, int depth)
 		return 0;
 	if (strcmp(type, "TemplateProcessing") == 0)
 		return read_template(l, p);
-	if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0)
-		return prefix_token(l, json_integer_value(json_array_get(json_object_get(p, "cls"), 1)));
+	if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0) {
+		r = special_token(l, json_integer_value(json_array_get(json_object_get(p, "cls"), 1)), true);
+		return r ? r
+			 : special_token(l, json_integer_value(json_array_get(json_object_get(p, "sep"), 1)), false);
+	}
 	if (strcmp(type, "Sequence") != 0 || depth == 0)
-		return fail(l, -EOPNOTSUPP, "post_processor.type \"%s\" is not understood", type);
+		return load_fail(l, -EOPNOTSUPP, "post_processor.type \"%s\" is not understood", type);
 	json_array_foreach(json_object_get(p, "processors"), i, part)
 	{
 		r = read_post_processor(l, part, depth - 1);
@@ -341,19 +387,31 @@ static int read_config(struct load *l, const json_t *c)
 		const json_t *text = json_object_get(o, "content");
 		uint64_t id;
 
-		if (str_u64(str_of(key), &id) || !json_is_string(text) || (id < l->n && l->span[id].known))
+		if (str_u64(str_of(key), &id) || !json_is_string(text) || find_added(l, json_str(text)))
 			continue;
-		r = put_token(l, id < IDS_MAX ? (json_int_t)id : IDS_MAX, json_string_value(text),
-			      json_string_length(text), true);
+		if (id >= l->n || !l->span[id].known) {
+			r = put_token(l, id < IDS_MAX ? (json_int_t)id : IDS_MAX, json_string_value(text),
+				      json_string_length(text), true);
+			if (r)
+				return r;
+		}
+		r = put_added(l, (uint32_t)id, o);
 		if (r)
 			return r;
 	}
 	if (json_is_object(bos))
 		bos = json_object_get(bos, "content");
-	if (json_is_false(want))
+	if (json_is_false(want)) {
 		buf_consume(&l->prefix, buf_len(&l->prefix));
-	else if (json_is_true(want) && !buf_len(&l->prefix) && json_is_string(bos))
-		return prefix_put(l, (struct str){ json_string_value(bos), json_string_length(bos) });
+		buf_consume(&l->before, buf_len(&l->before));
+	} else if (json_is_true(want) && !buf_len(&l->prefix) && json_is_string(bos)) {
+		const struct load_added *a = find_added(l, json_str(bos));
+
+		if (a)
+			return special_token(l, a->id, true);
+		snprintf(l->why, sizeof(l->why), "tokenizer_config.json: bos_token is no added token");
+		return prefix_put(l, json_str(bos));
+	}
 	return 0;
 }
 
@@ -364,12 +422,12 @@ static json_t *read_json(struct load *l, size_t flags)
 
 	if (!root) {
 		if (json_error_code(&e) == json_error_cannot_open_file)
-			fail(l, -ENOENT, "cannot be opened");
+			load_fail(l, -ENOENT, "cannot be opened");
 		else
-			fail(l, -EINVAL, "line %d, column %d: %s", e.line, e.column, e.text);
+			load_fail(l, -EINVAL, "line %d, column %d: %s", e.line, e.column, e.text);
 		errno = json_error_code(&e) == json_error_cannot_open_file ? ENOENT : EINVAL;
 	} else if (!json_is_object(root)) {
-		fail(l, -EINVAL, "not a JSON object");
+		load_fail(l, -EINVAL, "not a JSON object");
 		json_decref(root);
 		root = NULL;
 		errno = EINVAL;
@@ -388,7 +446,7 @@ static int load_dir(struct load *l, const char *dir)
 	l->file = path;
 	if (snprintf(path, sizeof(path), "%s/tokenizer.json", dir) >= (int)sizeof(path)) {
 		l->file = "tokenizer.json";
-		return fail(l, -ENAMETOOLONG, "the directory's name is too long");
+		return load_fail(l, -ENAMETOOLONG, "the directory's name is too long");
 	}
 	root = read_json(l, 0);
 	if (!root)
@@ -396,6 +454,8 @@ static int load_dir(struct load *l, const char *dir)
 	r = read_tokens(l, root);
 	if (!r)
 		r = read_post_processor(l, json_object_get(root, "post_processor"), 2);
+	if (!r)
+		r = load_encoder(l, root);
 	space = puts_space(root);
 	json_decref(root);
 	if (r)
@@ -413,26 +473,83 @@ static int load_dir(struct load *l, const char *dir)
 	return !r && space ? prefix_put(l, STR(" ")) : r;
 }
 
-struct vocab *vocab_load(const char *dir, char *err, size_t err_len)
+static struct image *image_of(struct load *l, const uint64_t source[2])
+{
+	uint32_t *off = malloc(((size_t)l->n + 1) * sizeof(*off));
+	struct str part[IMG_PARTS] = { 0 };
+	struct buf text = { 0 };
+	struct image *g = NULL;
+	int r = off ? 0 : -ENOMEM;
+
+	for (uint32_t i = 0; i < l->n && !r; i++) {
+		off[i] = (uint32_t)buf_len(&text) | (l->span[i].known ? 0 : HOLE);
+		r = buf_put(&text, load_text(l, i).p, l->span[i].len);
+	}
+	if (!r) {
+		off[l->n] = (uint32_t)buf_len(&text);
+		for (int i = 0; i < IMG_PARTS && !*l->why; i++)
+			part[i] = buf_str(&l->part[i]);
+		part[IMG_OFF] = (struct str){ (char *)off, ((size_t)l->n + 1) * sizeof(*off) };
+		part[IMG_TEXT] = buf_str(&text);
+		part[IMG_PREFIX] = buf_str(&l->prefix);
+		part[IMG_WHY] = (struct str){ l->why, *l->why ? strlen(l->why) + 1 : 0 };
+		part[IMG_BEFORE] = buf_str(&l->before);
+		part[IMG_AFTER] = buf_str(&l->after);
+		g = image_make(&l->rules, l->n, source, part);
+	}
+	free(off);
+	buf_free(&text);
+	errno = g ? 0 : ENOMEM;
+	return g;
+}
+
+/* Which words are one token is found by merging, with an image that has all but that. */
+static struct image *compile(struct load *l, const uint64_t source[2])
+{
+	static const struct word_slot none = { 0, NO_ID };
+	struct image *g;
+	struct vocab *v;
+	int r = *l->why ? 0 : load_added(l);
+
+	if (!r && !*l->why)
+		r = buf_put(&l->part[IMG_WORDS], &none, sizeof(none));
+	g = r ? NULL : image_of(l, source);
+	if (!g || *l->why)
+		return g;
+	v = vocab_adopt(g, false);
+	if (!v)
+		return NULL;
+	r = load_words(l, v);
+	vocab_unref(v);
+	return r ? NULL : image_of(l, source);
+}
+
+struct image *image_compile(const char *dir, const uint64_t source[2], char *err, size_t err_len)
 {
 	struct load l = { .err = err, .err_len = err_len };
-	struct vocab *v = NULL;
+	struct image *g = NULL;
 	int r;
 
 	byte_alphabet(&l);
 	r = load_dir(&l, dir);
 	if (!r) {
-		v = vocab_make(l.text.mem, l.span, l.n, buf_str(&l.prefix));
-		if (!v) {
-			r = -errno;
+		g = compile(&l, source);
+		if (!g) {
+			r = -ENOMEM;
 			l.file = dir;
-			fail(&l, r, "no memory for %u tokens", l.n);
+			load_fail(&l, r, "no memory for %u tokens", l.n);
 		}
 	}
 	buf_free(&l.text);
 	buf_free(&l.prefix);
+	buf_free(&l.before);
+	buf_free(&l.after);
+	buf_free(&l.added);
+	buf_free(&l.contents);
+	for (int i = 0; i < IMG_PARTS; i++)
+		buf_free(&l.part[i]);
 	free(l.span);
 	if (r)
 		errno = -r;
-	return v;
+	return g;
 }

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * encoder.c: the order of things, added tokens, normalization. scan.c: text → words. bpe.c: word → tokens.
+ */
+#ifndef KVS_MODEL_ENCODER_INT_H
+#define KVS_MODEL_ENCODER_INT_H
+
+#include "model/encoder.h"
+#include "model/vocab_int.h"
+
+#define CACHE_BITS  15
+#define CACHED_TEXT 46
+#define CACHED_IDS  20
+
+/* Two cache lines, of which short words need the first. */
+struct cached {
+	uint8_t len; /* of the word; 0: empty */
+	uint8_t n;
+	char text[CACHED_TEXT];
+	uint32_t id[CACHED_IDS];
+};
+_Static_assert(sizeof(struct cached) == 128, "two cache lines");
+
+struct encoder {
+	struct vocab *v;
+	struct cached *cache;
+	struct buf *out;   /* ids */
+	struct buf normal; /* a piece's normal form */
+	struct buf spaced; /* and with its space in front */
+	struct buf work;   /* of one long word */
+	int err;	   /* the first failure of a call */
+};
+
+/* --- bpe.c --- */
+/* Merge one word, without cache and table of words. Appends to <ids>. 0, -ENOMEM, -EILSEQ (a byte without symbol). */
+int bpe_merge(const struct vocab *v, struct buf *work, const char *p, size_t n, struct buf *ids);
+/* The id of a word that is one token, or NO_ID. */
+uint32_t bpe_word(const struct vocab *v, const char *p, size_t n, uint64_t hash);
+void bpe_put(struct encoder *e, const char *p, size_t n);
+
+/* --- scan.c --- */
+/* Cut a piece into words and put each. */
+void scan_piece(struct encoder *e, const char *p, size_t n);
+
+#endif

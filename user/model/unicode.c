@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Classes, UTF-8 and NFC. NFC rewrites only what a quick check cannot clear: a *marked* character (it combines with
+ * something before it, moves, or is never composed) together with the unmarked one before it, up to the next unmarked
+ * one. Everything else is copied.
+ */
+#include "model/unicode.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+uint8_t unicode_class_of[UNICODE_FLAT];
+
+static uint8_t marked[UNICODE_FLAT / 8];
+static uint16_t pair_at[4096]; /* decompositions that compose, by (a, b) */
+static unsigned npairs;
+
+enum { S_BASE = 0xac00, L_BASE = 0x1100, V_BASE = 0x1161, T_BASE = 0x11a7 };
+enum { L_COUNT = 19, V_COUNT = 21, T_COUNT = 28, S_COUNT = L_COUNT * V_COUNT * T_COUNT };
+
+static unsigned run_value(const uint32_t *runs, unsigned n, uint32_t c)
+{
+	unsigned lo = 0, hi = n;
+
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+
+		if (runs[mid] >> 8 <= c)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo ? runs[lo - 1] & 0xff : 0;
+}
+
+unsigned unicode_class_far(uint32_t c)
+{
+	return run_value(unicode_class_runs, unicode_class_runs_n, c);
+}
+
+static unsigned combining(uint32_t c)
+{
+	return c < 0x300 ? 0 : run_value(unicode_combining_runs, unicode_combining_runs_n, c);
+}
+
+static void mark(uint32_t c)
+{
+	if (c < UNICODE_FLAT)
+		marked[c / 8] |= (uint8_t)(1u << c % 8);
+}
+
+static bool is_marked(uint32_t c)
+{
+	return c < UNICODE_FLAT && marked[c / 8] >> c % 8 & 1;
+}
+
+static int pair_order(uint32_t a1, uint32_t b1, uint32_t a2, uint32_t b2)
+{
+	return a1 != a2 ? (a1 < a2 ? -1 : 1) : b1 != b2 ? (b1 < b2 ? -1 : 1) : 0;
+}
+
+static int by_pair(const void *x, const void *y)
+{
+	const struct decomposition *d = &unicode_decompositions[*(const uint16_t *)x];
+	const struct decomposition *e = &unicode_decompositions[*(const uint16_t *)y];
+
+	return pair_order(d->a, d->b, e->a, e->b);
+}
+
+static void init(void)
+{
+	for (unsigned i = 0; i < unicode_class_runs_n; i++) {
+		uint32_t from = unicode_class_runs[i] >> 8;
+		uint32_t to = i + 1 < unicode_class_runs_n ? unicode_class_runs[i + 1] >> 8 : UNICODE_FLAT;
+
+		if (from < UNICODE_FLAT)
+			memset(unicode_class_of + from, (int)(unicode_class_runs[i] & 0xff),
+			       (to < UNICODE_FLAT ? to : UNICODE_FLAT) - from);
+	}
+	for (uint32_t c = 0x300; c < UNICODE_FLAT; c++)
+		if (combining(c))
+			mark(c);
+	for (unsigned i = 0; i < unicode_decompositions_n; i++) {
+		const struct decomposition *d = &unicode_decompositions[i];
+
+		mark(d->composes ? d->b : d->c);
+		if (d->composes && npairs < sizeof(pair_at) / sizeof(pair_at[0]))
+			pair_at[npairs++] = (uint16_t)i;
+	}
+	qsort(pair_at, npairs, sizeof(pair_at[0]), by_pair);
+	for (uint32_t c = V_BASE; c < V_BASE + V_COUNT; c++)
+		mark(c);
+	for (uint32_t c = T_BASE + 1; c < T_BASE + T_COUNT; c++)
+		mark(c);
+}
+
+void unicode_init(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, init);
+}
+
+/* --- UTF-8 --- */
+
+unsigned utf8_put(uint32_t c, char *to)
+{
+	if (c < 0x80) {
+		to[0] = (char)c;
+		return 1;
+	}
+	if (c < 0x800) {
+		to[0] = (char)(0xc0 | c >> 6);
+		to[1] = (char)(0x80 | (c & 0x3f));
+		return 2;
+	}
+	if (c < 0x10000) {
+		to[0] = (char)(0xe0 | c >> 12);
+		to[1] = (char)(0x80 | (c >> 6 & 0x3f));
+		to[2] = (char)(0x80 | (c & 0x3f));
+		return 3;
+	}
+	to[0] = (char)(0xf0 | c >> 18);
+	to[1] = (char)(0x80 | (c >> 12 & 0x3f));
+	to[2] = (char)(0x80 | (c >> 6 & 0x3f));
+	to[3] = (char)(0x80 | (c & 0x3f));
+	return 4;
+}
+
+/* Bytes of the character at <p>; 0: none; -1: the end cuts one off. */
+static int utf8_len(const unsigned char *p, size_t n)
+{
+	unsigned c = p[0], lo = 0x80, hi = 0xbf;
+	unsigned len = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+
+	if (c == 0xe0)
+		lo = 0xa0;
+	else if (c == 0xed)
+		hi = 0x9f;
+	else if (c == 0xf0)
+		lo = 0x90;
+	else if (c == 0xf4)
+		hi = 0x8f;
+	for (unsigned i = 1; i < len; i++, lo = 0x80, hi = 0xbf) {
+		if (i == n)
+			return -1;
+		if (p[i] < lo || p[i] > hi)
+			return 0;
+	}
+	return (int)len;
+}
+
+size_t utf8_valid(const char *text, size_t n, bool *ret_cut)
+{
+	const unsigned char *p = (const unsigned char *)text;
+	size_t i = 0;
+	uint64_t w;
+
+	*ret_cut = false;
+	while (i < n) {
+		int len;
+
+		while (n - i >= sizeof(w)) {
+			memcpy(&w, p + i, sizeof(w));
+			if (w & UINT64_C(0x8080808080808080))
+				break;
+			i += sizeof(w);
+		}
+		if (i == n)
+			break;
+		len = utf8_len(p + i, n - i);
+		if (len <= 0) {
+			*ret_cut = len < 0;
+			break;
+		}
+		i += (unsigned)len;
+	}
+	return i;
+}
+
+/* --- NFC --- */
+
+/* The first marked character at or behind <i>; <n>: none. *ret_before: the start of the character before it. */
+static size_t next_marked(const unsigned char *p, size_t i, size_t n, size_t *ret_before)
+{
+	size_t before = i;
+	unsigned len;
+
+	for (; i < n; before = i, i += len) {
+		uint32_t c;
+
+		len = 1;
+		if (p[i] < 0x80)
+			continue;
+		c = utf8_char(p + i, &len);
+		if (p[i] >= 0xcc && is_marked(c))
+			break;
+	}
+	*ret_before = before;
+	return i;
+}
+
+bool nfc_inert(const char *p, size_t n)
+{
+	size_t before;
+
+	return next_marked((const unsigned char *)p, 0, n, &before) == n;
+}
+
+/* A code point with its combining class and its place, so that an unstable sort is stable. */
+#define POINT(class, at, c) ((uint64_t)(class) << 56 | (uint64_t)(at) << 21 | (c))
+#define POINT_C(x)	    ((uint32_t)((x) & 0x1fffff))
+#define POINT_CLASS(x)	    ((unsigned)((x) >> 56))
+
+static int put_point(struct buf *points, uint32_t c)
+{
+	uint64_t x = POINT(combining(c), buf_len(points) / sizeof(x), c);
+
+	return buf_put(points, &x, sizeof(x));
+}
+
+static int decompose(struct buf *points, uint32_t c)
+{
+	unsigned lo = 0, hi = unicode_decompositions_n;
+	int r;
+
+	if (c - S_BASE < S_COUNT) {
+		c -= S_BASE;
+		r = put_point(points, L_BASE + c / (V_COUNT * T_COUNT));
+		if (!r)
+			r = put_point(points, V_BASE + c % (V_COUNT * T_COUNT) / T_COUNT);
+		return r || c % T_COUNT == 0 ? r : put_point(points, T_BASE + c % T_COUNT);
+	}
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+		const struct decomposition *d = &unicode_decompositions[mid];
+
+		if (d->c == c) {
+			r = decompose(points, d->a);
+			return r || !d->b ? r : decompose(points, d->b);
+		}
+		if (d->c < c)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return put_point(points, c);
+}
+
+static uint32_t compose(uint32_t a, uint32_t b)
+{
+	unsigned lo = 0, hi = npairs;
+
+	if (a - L_BASE < L_COUNT && b - V_BASE < V_COUNT)
+		return S_BASE + ((a - L_BASE) * V_COUNT + b - V_BASE) * T_COUNT;
+	if (a - S_BASE < S_COUNT && (a - S_BASE) % T_COUNT == 0 && b > T_BASE && b < T_BASE + T_COUNT)
+		return a + b - T_BASE;
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+		const struct decomposition *d = &unicode_decompositions[pair_at[mid]];
+		int o = pair_order(d->a, d->b, a, b);
+
+		if (o == 0)
+			return d->c;
+		if (o < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return 0;
+}
+
+static int by_value(const void *x, const void *y)
+{
+	uint64_t a = *(const uint64_t *)x, b = *(const uint64_t *)y;
+
+	return a < b ? -1 : a > b;
+}
+
+/* Canonical order, then composition in place; returns how many are left. */
+static size_t order_and_compose(uint64_t *x, size_t n)
+{
+	size_t out = 0, starter = SIZE_MAX;
+	unsigned last = 0;
+
+	for (size_t i = 0, j; i < n; i = j) {
+		for (j = i + 1; POINT_CLASS(x[i]) && j < n && POINT_CLASS(x[j]); j++)
+			;
+		if (j - i > 1)
+			qsort(x + i, j - i, sizeof(*x), by_value);
+	}
+	for (size_t i = 0; i < n; i++) {
+		unsigned class = POINT_CLASS(x[i]);
+		bool open = starter != SIZE_MAX && (starter + 1 == out || (last && last < class));
+		uint32_t c = open ? compose(POINT_C(x[starter]), POINT_C(x[i])) : 0;
+
+		if (c) {
+			x[starter] = POINT(0, 0, c);
+			continue;
+		}
+		if (!class)
+			starter = out;
+		last = class;
+		x[out++] = x[i];
+	}
+	return out;
+}
+
+/* A run from an unmarked character (or the text's beginning) over marked ones. */
+static int put_run(struct buf *out, struct buf *points, const unsigned char *p, const unsigned char *end)
+{
+	uint64_t *x;
+	size_t n;
+	char *to;
+	int r;
+
+	buf_consume(points, buf_len(points));
+	for (unsigned len; p < end; p += len) {
+		r = decompose(points, utf8_char(p, &len));
+		if (r)
+			return r;
+	}
+	x = (uint64_t *)(void *)buf_data(points);
+	n = order_and_compose(x, buf_len(points) / sizeof(*x));
+	to = buf_room(out, 4 * n);
+	if (!to)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		unsigned len = utf8_put(POINT_C(x[i]), to);
+
+		buf_commit(out, len);
+		to += len;
+	}
+	return 0;
+}
+
+int nfc_put(struct buf *out, const char *text, size_t n)
+{
+	const unsigned char *p = (const unsigned char *)text;
+	struct buf points = { 0 };
+	size_t copied = 0, from, at, to;
+	int r = 0;
+
+	for (at = next_marked(p, 0, n, &from); at < n && !r; at = next_marked(p, to, n, &from)) {
+		unsigned len;
+
+		for (to = at; to < n; to += len)
+			if (!is_marked(utf8_char(p + to, &len)))
+				break;
+		r = buf_put(out, p + copied, from - copied);
+		if (!r)
+			r = put_run(out, &points, p + from, p + to);
+		copied = to;
+	}
+	buf_free(&points);
+	return r ? r : buf_put(out, p + copied, n - copied);
+}
