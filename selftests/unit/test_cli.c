@@ -296,9 +296,9 @@ static void wrong_usage_is_told_in_one_line_with_code_2(void **state)
 		const char *args, *err;
 	} rows[] = {
 		{ "", "kvsteer: no object given; kvsteer --help tells what there is\n" },
-		{ "pots",
-		  "kvsteer: \"pots\" is no object; there are: status, pod, decision, index, config, flow, bpf, reload, "
-		  "drain, version, completion\n" },
+		{ "pots", "kvsteer: \"pots\" is no object; there are: status, pod, decision, index, config, flow, "
+			  "model, bpf, reload, "
+			  "drain, version, completion\n" },
 		{ "d", "kvsteer: \"d\" could be decision, drain\n" },
 		{ "pod s 1 2", "kvsteer: usage: kvsteer pod show POD\n" },
 		{ "pod show", "kvsteer: usage: kvsteer pod show POD\n" },
@@ -410,7 +410,8 @@ static void completion_knows_objects_verbs_and_pods(void **state)
 		{ "pod u", "undrain" },
 		{ "-j pod s", "show" },
 		{ "--control x pod s", "show" },
-		{ "-", "--control --json --model --lines --rst --set --help --version" },
+		{ "-", "--control --json --model --lines --rst --set --template --tokenizer-config --repeat --time "
+		       "--help --version" },
 		{ "pod show ''", "10.0.0.1:8000 10.0.0.22:8000" },
 	};
 	static const char cmd[] =

@@ -11,10 +11,19 @@
 #include "base/buf.h"
 #include "base/str.h"
 
-/* Exit codes, by class. */
-enum cli_exit { CLI_OK, CLI_FAILED, CLI_USAGE, CLI_UNREACHABLE, CLI_NOT_FOUND };
+/* Exit codes, by class. The last two are of `model render`, which gives them numbers of its own. */
+enum cli_exit { CLI_OK, CLI_FAILED, CLI_USAGE, CLI_UNREACHABLE, CLI_NOT_FOUND, CLI_RAISED, CLI_REFUSED };
 
-enum cli_flag { FLAG_MODEL = 1, FLAG_LINES = 2, FLAG_RST = 4, FLAG_SET = 8 };
+enum cli_flag {
+	FLAG_MODEL = 1,
+	FLAG_LINES = 2,
+	FLAG_RST = 4,
+	FLAG_SET = 8,
+	FLAG_TEMPLATE = 16,
+	FLAG_TOKENIZER_CONFIG = 32,
+	FLAG_REPEAT = 64,
+	FLAG_TIME = 128,
+};
 
 #define CLI_SET_MAX 64
 
@@ -26,6 +35,9 @@ struct cli {
 	bool rst;	   /* --rst */
 	unsigned nset;	   /* --set */
 	const char *set[CLI_SET_MAX];
+	const char *template, *tokenizer_config; /* files; NULL: none */
+	unsigned repeat;			 /* --repeat */
+	bool time;				 /* --time */
 };
 
 struct verb {
@@ -47,7 +59,7 @@ struct object {
 #define OBJECT_VERBS(v) .n = sizeof(v) / sizeof((v)[0]), .verbs = (v)
 
 extern const struct object object_status, object_pod, object_decision, object_index, object_config, object_bpf,
-	object_flow, object_reload, object_drain, object_version, object_completion;
+	object_flow, object_model, object_reload, object_drain, object_version, object_completion;
 extern const struct object *const cli_objects[]; /* ends with NULL */
 
 /* Say what is wrong and return <code>. */
@@ -61,6 +73,9 @@ int cli_show(const struct cli *c, const char *cmd, json_t *args, void (*print)(c
 json_t *cli_data(const struct cli *c, json_t *answer, int *ret);
 /* What ctl_call and ctl_follow give as a negative errno. */
 int cli_unreachable(const struct cli *c, int r);
+
+/* All of a file, or of standard input ("-"); at most <max> bytes. CLI_OK, or it has been said what is wrong. */
+int cli_read_file(const struct cli *c, const char *path, size_t max, struct buf *ret);
 
 int cli_print_json(const json_t *v);
 void cli_print_object(const json_t *v); /* KEY VALUE, a line each; lists joined, lists of objects left out */

@@ -8,9 +8,19 @@
 
 #define CONTROL_DEFAULT "/run/kvsteer/kvsteer.sock"
 
-const struct object *const cli_objects[] = { &object_status, &object_pod,     &object_decision,	  &object_index,
-					     &object_config, &object_flow,    &object_bpf,	  &object_reload,
-					     &object_drain,  &object_version, &object_completion, NULL };
+const struct object *const cli_objects[] = { &object_status,
+					     &object_pod,
+					     &object_decision,
+					     &object_index,
+					     &object_config,
+					     &object_flow,
+					     &object_model,
+					     &object_bpf,
+					     &object_reload,
+					     &object_drain,
+					     &object_version,
+					     &object_completion,
+					     NULL };
 
 static const struct {
 	const char *option, *doc;
@@ -22,6 +32,10 @@ static const struct {
 	{ "-n, --lines N", "that many of the last ones first (10)", FLAG_LINES },
 	{ "--rst", "as reStructuredText", FLAG_RST },
 	{ "--set KEY=VALUE", "as kvsteerd's; may be repeated", FLAG_SET },
+	{ "--template FILE", "a chat template", FLAG_TEMPLATE },
+	{ "--tokenizer-config FILE", "the model's tokenizer_config.json", FLAG_TOKENIZER_CONFIG },
+	{ "--repeat N", "do it so many times", FLAG_REPEAT },
+	{ "--time", "say how long it took, on standard error", FLAG_TIME },
 	{ "-h, --help", "this text", 0 },
 	{ "-V, --version", "version", 0 },
 };
@@ -147,12 +161,16 @@ int main(int argc, char **argv)
 		{ "lines", required_argument, NULL, 'n' },
 		{ "rst", no_argument, NULL, 'r' },
 		{ "set", required_argument, NULL, 's' },
+		{ "template", required_argument, NULL, 't' },
+		{ "tokenizer-config", required_argument, NULL, 'k' },
+		{ "repeat", required_argument, NULL, 'p' },
+		{ "time", no_argument, NULL, 'T' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
 	const char *env = getenv("KVSTEER_CONTROL");
-	struct cli c = { .control = env && *env ? env : CONTROL_DEFAULT, .lines = 10 };
+	struct cli c = { .control = env && *env ? env : CONTROL_DEFAULT, .lines = 10, .repeat = 1 };
 	bool want_help = false, want_version = false;
 	unsigned flags = 0;
 	int opt;
@@ -187,6 +205,23 @@ int main(int argc, char **argv)
 				return cli_fail(&c, CLI_USAGE, "--set is given more than %u times", CLI_SET_MAX);
 			c.set[c.nset++] = optarg;
 			flags |= FLAG_SET;
+			break;
+		case 't':
+			c.template = optarg;
+			flags |= FLAG_TEMPLATE;
+			break;
+		case 'k':
+			c.tokenizer_config = optarg;
+			flags |= FLAG_TOKENIZER_CONFIG;
+			break;
+		case 'p':
+			if (!lines_of(optarg, &c.repeat) || !c.repeat)
+				return cli_fail(&c, CLI_USAGE, "--repeat %s: not a number from 1 to 1000000", optarg);
+			flags |= FLAG_REPEAT;
+			break;
+		case 'T':
+			c.time = true;
+			flags |= FLAG_TIME;
 			break;
 		case 'h':
 			want_help = true;

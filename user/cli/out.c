@@ -14,7 +14,7 @@
 
 int cli_fail(const struct cli *c, enum cli_exit code, const char *fmt, ...)
 {
-	static const char *const names[] = { "ok", "failed", "usage", "unreachable", "not_found" };
+	static const char *const names[] = { "ok", "failed", "usage", "unreachable", "not_found", "raised", "refused" };
 	struct buf msg = { 0 }, out = { 0 };
 	struct jw w;
 	va_list ap;
@@ -244,4 +244,30 @@ void table_print(struct table *t)
 		       colour ? "\033[0m" : "", right[col] || last ? 0 : pad, "", last ? "\n" : "  ");
 	}
 	buf_free(&t->cells);
+}
+
+static int read_all(FILE *f, size_t max, struct buf *ret)
+{
+	while (!feof(f) && !ferror(f) && buf_len(ret) <= max) {
+		char *p = buf_room(ret, 65536);
+
+		if (!p)
+			return -ENOMEM;
+		buf_commit(ret, fread(p, 1, 65536, f));
+	}
+	return ferror(f) ? -errno : 0;
+}
+
+int cli_read_file(const struct cli *c, const char *path, size_t max, struct buf *ret)
+{
+	FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
+	int r = f ? read_all(f, max, ret) : -errno;
+
+	if (f && f != stdin)
+		fclose(f);
+	if (r)
+		return cli_fail(c, CLI_FAILED, "%s: %s", path, strerror(-r));
+	if (buf_len(ret) > max)
+		return cli_fail(c, CLI_FAILED, "%s is longer than %zu bytes", path, max);
+	return CLI_OK;
 }

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What an engine does to a chat request before its template sees it, and the text that comes out.
+ *
+ *   r = chat_render(t, w, &in, sink, &err);
+ *
+ * The request is read from its own bytes, which must stay until the call returns; nothing of it is changed.
+ */
+#ifndef KVS_MODEL_CHAT_H
+#define KVS_MODEL_CHAT_H
+
+#include "model/template.h"
+
+enum chat_engine {
+	CHAT_VLLM, /* 0.32 with transformers 5.19 */
+};
+
+/* Special tokens of tokenizer_config.json: names and texts, read once. */
+struct chat_tokens;
+struct chat_tokens *chat_tokens_parse(struct str config, char *err, size_t err_len); /* NULL and errno */
+void chat_tokens_free(struct chat_tokens *k);
+
+struct chat_in {
+	struct str request;		  /* the body of a chat completion: one JSON object */
+	const struct chat_tokens *tokens; /* NULL: none */
+	enum chat_engine engine;
+	int64_t now; /* of strftime_now */
+	bool utc;
+	const struct template_limits *limits;
+};
+
+/* An enum template_result. TEMPLATE_RAISED: the engine would answer this request with an error. */
+int chat_render(const struct template *t, struct template_work *w, const struct chat_in *in, struct template_sink sink,
+		struct template_error *ret_err);
+
+/* Does the template get content as a list of parts ("openai"), or as a string? */
+bool chat_wants_parts(const struct template *t);
+
+#endif
