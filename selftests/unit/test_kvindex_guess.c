@@ -80,7 +80,7 @@ static uint32_t least(uint32_t a, uint32_t b)
 
 static uint32_t step_at(uint32_t c)
 {
-	return c <= 128 ? 1 : c <= 512 ? 8 : c <= 2048 ? 32 : 128;
+	return c <= 128 ? 4 : c <= 512 ? 8 : c <= 2048 ? 32 : 128;
 }
 
 static bool is_place(uint32_t c)
@@ -122,7 +122,7 @@ static void model_lru(unsigned holder)
 		uint32_t n = 0;
 
 		for (unsigned t = 0; t < TEXTS; t++)
-			for (uint32_t c = 1; c <= CHUNKS; c += step_at(c + 1)) {
+			for (uint32_t c = step_at(1); c <= CHUNKS; c += step_at(c + 1)) {
 				struct mguess *g = &m.guess[holder][t][c];
 
 				if (!g->refs || g->until)
@@ -565,8 +565,8 @@ static void where_room_is_needed_a_prompt_goes_from_its_end(void **state)
 	(void)state;
 	for (unsigned text = 0; text < 2; text++) {
 		tell(text, 0, 100, 0, text ? 0 : 2 * NS_PER_S);
-		assert_int_equal(guess_evict(x, 30), 30);
-		assert_int_equal(hit_of(0, text, 100 * INDEX_CHUNK + 1).bytes, 70 * INDEX_CHUNK);
+		assert_int_equal(guess_evict(x, 8), 8);
+		assert_int_equal(hit_of(0, text, 100 * INDEX_CHUNK + 1).bytes, (100 - 8 * 4) * INDEX_CHUNK);
 		index_clear(x, 0);
 	}
 }
@@ -578,7 +578,7 @@ static void guesses_with_an_end_end_beside_an_lru(void **state)
 
 	(void)state;
 	tell(0, 128, 136, 0, 0);
-	tell(0, 0, 7, 0, 2 * NS_PER_S);
+	tell(0, 0, 7 * 4, 0, 2 * NS_PER_S);
 	index_holder_stats(x, 0, &blocks, &guesses);
 	assert_int_equal(guesses, 8);
 	index_tick(x, 2 * NS_PER_S);

@@ -24,6 +24,8 @@
 #define ENTRIES	 6000
 #define GUESSES	 4000
 #define CHAIN	 1500
+#define PLACE	 4 /* chunks from one guess to the next; longer texts have others */
+#define LRU	 60
 
 struct content { /* a block, by all of its text */
 	int parent;
@@ -441,15 +443,15 @@ static void step_guess(void)
 
 	index_text_init(&t, at, TEXT_MAX / INDEX_CHUNK + 1);
 	assert_int_equal(index_text_feed(x, &t, text, len), 0);
-	assert_int_equal(speculate(x, holder, ns, at, 0, t.n, q8, until, 60), 0);
-	for (uint32_t i = chunks; i > 0; i--)
+	assert_int_equal(speculate(x, holder, ns, at, 0, t.n, q8, until, LRU), 0);
+	for (uint32_t i = chunks / PLACE * PLACE; i > 0; i -= PLACE)
 		model_guess(holder, ns, text, i, q8, until);
 	if (!until && chunks)
-		model_lru(holder, 60);
+		model_lru(holder, LRU / PLACE);
 	if (below(3))
 		return;
 	unspeculate(x, holder, ns, at, 0, t.n);
-	for (uint32_t i = chunks; i > 0; i--) {
+	for (uint32_t i = chunks / PLACE * PLACE; i > 0; i -= PLACE) {
 		struct mguess *g = guess_find(holder, ns, text, i);
 
 		if (g && !--g->refs)

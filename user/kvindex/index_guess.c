@@ -145,10 +145,10 @@ static int guess_put(struct kvindex *x, unsigned holder, uint32_t id, uint64_t u
 /* Places among the first <chunks>. */
 static uint32_t places(uint32_t chunks)
 {
-	return chunks <= 128	? chunks
-	       : chunks <= 512	? 128 + (chunks - 128) / 8
-	       : chunks <= 2048 ? 176 + (chunks - 512) / 32
-				: 224 + (chunks - 2048) / GUESS_GRID;
+	return chunks <= 128	? chunks / 4
+	       : chunks <= 512	? 32 + (chunks - 128) / 8
+	       : chunks <= 2048 ? 80 + (chunks - 512) / 32
+				: 128 + (chunks - 2048) / GUESS_GRID;
 }
 
 uint32_t index_places(uint32_t from, uint32_t n)
