@@ -715,7 +715,7 @@ def test_new_prompts_are_spread(w):
 
 def test_without_events_a_repeat_goes_where_the_first_went(w):
     g = gateway(w, [w.sim(ip="127.0.0.%d" % i, events=False) for i in (3, 4, 5)])
-    for n in (300, 2000, 5000):
+    for n in (460, 2000, 5000):
         p = text(n)
         first = ask(g, p)
         time.sleep(0.05)
@@ -747,7 +747,7 @@ def test_without_a_vocabulary_pods_with_events_are_approximate(w):
 def places(n):
     """Guesses that the index keeps of a prompt of n bytes."""
     c = n // 56
-    return min(c, 128) + max(min(c, 512) - 128, 0) // 8 + max(min(c, 2048) - 512, 0) // 32 + max(c - 2048, 0) // 128
+    return min(c, 128) // 4 + max(min(c, 512) - 128, 0) // 8 + max(min(c, 2048) - 512, 0) // 32 + max(c - 2048, 0) // 128
 
 
 def guessed(g, pod):
@@ -817,9 +817,9 @@ def test_a_prompt_that_a_pod_failed_is_not_expected_there(w):
         need(a.status == (int(how[:3]) if how else 502), "status %d" % a.status)
         # Guesses are taken in order: when the second one is there, the first would be.
         status[0] = "200 OK"
-        a = g.post({"model": "m", "prompt": text(560 + 56 * said)})
+        a = g.post({"model": "m", "prompt": text(560 + 224 * said)})
         need(a.status == 200, "status %d" % a.status)
-        said += places(560 + 56 * said)
+        said += places(560 + 224 * said)
         until(lambda: guessed(g, pod) >= said, "what was served is expected")
         need(guessed(g, pod) == said, "%s: %d guesses, %d were served" % (how or "cut", guessed(g, pod), said))
 
