@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "http/http.h"
+#include "http/http_int.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -21,6 +21,12 @@ static void put(struct buf *b, struct str s, const char *end)
 {
 	require(!memchr(s.p, '\0', s.n) && !memchr(s.p, '\r', s.n) && !memchr(s.p, '\n', s.n));
 	require(buf_put(b, s.p, s.n) == 0 && buf_puts(b, end) == 0);
+}
+
+/* Also where http_parse_* did not ask it. */
+static void require_llhttp_agrees(struct str s, bool request)
+{
+	require(http_cross_examine(s, request, &h, NULL) == 0);
 }
 
 static void write_anew(bool request, bool to_head)
@@ -64,10 +70,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		require(http_path((struct str){ out, (size_t)n }, twice, sizeof(twice)) == n && !strcmp(out, twice));
 	if (end > 0)
 		s.n = (size_t)end;
-	if (http_parse_request(s, &h, NULL) == 0)
+	if (http_parse_request(s, &h, NULL) == 0) {
+		require_llhttp_agrees(s, true);
 		write_anew(true, false);
+	}
 	for (int to_head = 0; to_head < 2; to_head++)
-		if (http_parse_response(s, to_head, &h, NULL) == 0)
+		if (http_parse_response(s, to_head, &h, NULL) == 0) {
+			require_llhttp_agrees(s, false);
 			write_anew(false, to_head);
+		}
 	return 0;
 }

@@ -28,6 +28,7 @@ bool http_list_has(struct str value, struct str token)
 bool http_hop_by_hop(const struct http_head *h, struct str name)
 {
 	static const struct str fixed[] = {
+		/* by length */
 		{ "te", 2 },
 		{ "trailer", 7 },
 		{ "upgrade", 7 },
@@ -39,9 +40,11 @@ bool http_hop_by_hop(const struct http_head *h, struct str name)
 		{ "proxy-authorization", 19 },
 	};
 
-	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
+	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]) && fixed[i].n <= name.n; i++)
 		if (str_ieq(fixed[i], name))
 			return true;
+	if (!h->connection)
+		return false;
 	/* Without these a message changes its meaning; naming them in Connection must not make a proxy lose them. */
 	if (str_ieq(name, STR("content-length")) || str_ieq(name, STR("host")))
 		return false;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * HTTP/1.1 heads (by llhttp, strict) and body framing (RFC 9112). Pure and incremental: no I/O, no allocation.
+ * HTTP/1.1 heads (strict, and as llhttp reads them) and body framing (RFC 9112). Pure and incremental: no I/O, no
+ * allocation.
  *
  * A head is parsed in one go from contiguous bytes: http_head_end finds its end, http_parse_* reads it. All spans point
  * into the caller's bytes. What could be read in two ways is refused, never repaired: both Content-Length and
@@ -43,6 +44,7 @@ struct http_head {
 	bool keep_alive;      /* as version and Connection say */
 	bool expect_continue; /* request with Expect: 100-continue */
 	bool upgrade;	      /* Connection: upgrade with an Upgrade header */
+	bool connection;      /* there is a Connection header */
 	unsigned nheaders;
 	struct http_header headers[HTTP_HEADERS_MAX];
 };
