@@ -207,21 +207,23 @@ static void a_guess_is_seen_and_can_be_taken_back(void **state)
 {
 	static char text[INDEX_CHUNK * 4 + 1];
 	struct str parts[1] = { STR(BASE) };
-	struct events_guess g = { .guess = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8, .lru_chunks = 100 } };
+	struct index_guess g = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8, .lru_chunks = 100 };
+	uint64_t at[8], places[8];
 	struct index_text t;
 	struct scene c;
 
 	memset(text, 'q', sizeof(text) - 1);
 	begin(&c, false);
 	for (int drop = 0; drop < 2; drop++) {
-		g.at = malloc(8 * sizeof(*g.at));
-		index_text_init(&t, g.at, 8);
+		index_text_init(&t, at, 8);
 		assert_int_equal(index_text_feed(c.x, &t, text, strlen(text)), 0);
-		g.guess.n = t.n;
-		g.guess.ns = index_namespace(c.x, parts, 1);
-		g.guess.until_ns = time_mono() + 60 * NS_PER_S;
-		g.drop = drop;
-		assert_int_equal(events_guess(c.e, &g), 0);
+		index_thin(at, 0, t.n, places);
+		g.at = places;
+		g.n = t.n;
+		g.ns = index_namespace(c.x, parts, 1);
+		g.until_ns = time_mono() + 60 * NS_PER_S;
+		assert_int_equal(events_guess(c.e, &g, drop), 0);
+		memset(places, 0, sizeof(places)); /* has been copied */
 		until(drop ? predicted(&c, text) == 0 : predicted(&c, text) > 0);
 	}
 	end(&c);
@@ -232,10 +234,10 @@ static void a_guess_may_continue_an_earlier_one(void **state)
 {
 	static char text[INDEX_CHUNK * 8 + 1];
 	struct str parts[1] = { STR(BASE) };
-	struct events_guess g = { .guess = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8, .lru_chunks = 100 } };
+	struct index_guess g = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8, .lru_chunks = 100 };
 	unsigned long before = 0;
+	uint64_t at[9], places[4];
 	struct index_text t;
-	uint64_t at[9];
 	struct scene c;
 
 	for (size_t i = 0; i < sizeof(text) - 1; i++)
@@ -243,14 +245,14 @@ static void a_guess_may_continue_an_earlier_one(void **state)
 	begin(&c, false);
 	index_text_init(&t, at, 9);
 	assert_int_equal(index_text_feed(c.x, &t, text, strlen(text)), 0);
-	g.guess.ns = index_namespace(c.x, parts, 1);
-	g.guess.until_ns = time_mono() + 60 * NS_PER_S;
+	g.ns = index_namespace(c.x, parts, 1);
+	g.until_ns = time_mono() + 60 * NS_PER_S;
+	g.at = places;
 	for (unsigned from = 0; from < 8; from += 4) {
-		g.guess.from = from;
-		g.guess.n = from + 4;
-		g.at = malloc(4 * sizeof(*g.at));
-		memcpy(g.at, at + from, 4 * sizeof(*g.at));
-		assert_int_equal(events_guess(c.e, &g), 0);
+		g.from = from;
+		g.n = from + 4;
+		index_thin(at, from, from + 4, places);
+		assert_int_equal(events_guess(c.e, &g, false), 0);
 		until(predicted(&c, text) > before);
 		before = predicted(&c, text);
 	}
@@ -261,7 +263,8 @@ static void a_guess_of_before_events_flow_ends_when_they_do(void **state)
 {
 	static char text[INDEX_CHUNK * 4 + 1];
 	struct str parts[1] = { STR(BASE) };
-	struct events_guess g = { .guess = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8, .lru_chunks = 100 } };
+	struct index_guess g = { .holder = 3, .tokens_per_chunk_q8 = 16 << 8, .lru_chunks = 100 };
+	uint64_t at[8], places[8];
 	struct index_text t;
 	struct asked a;
 	struct scene c;
@@ -269,13 +272,14 @@ static void a_guess_of_before_events_flow_ends_when_they_do(void **state)
 	memset(text, 'q', sizeof(text) - 1);
 	begin(&c, true);
 	a = engine_asked(&c.g);
-	g.at = malloc(8 * sizeof(*g.at));
-	index_text_init(&t, g.at, 8);
+	index_text_init(&t, at, 8);
 	assert_int_equal(index_text_feed(c.x, &t, text, strlen(text)), 0);
-	g.guess.n = t.n;
-	g.guess.ns = index_namespace(c.x, parts, 1);
-	g.guess.until_ns = time_mono() + NS_PER_MS;
-	assert_int_equal(events_guess(c.e, &g), 0);
+	index_thin(at, 0, t.n, places);
+	g.at = places;
+	g.n = t.n;
+	g.ns = index_namespace(c.x, parts, 1);
+	g.until_ns = time_mono() + NS_PER_MS;
+	assert_int_equal(events_guess(c.e, &g, false), 0);
 	until(predicted(&c, text) > 0);
 	usleep(200000);
 	assert_false(atomic_load(&c.p->index_live));

@@ -206,7 +206,8 @@ static void guesses_of_exact_texts_end_once_events_flow(void **state)
 	index_tick(x, 2 * NS_PER_S);
 	assert_int_equal(look(x, 0, 0, text, 4000).bytes, 68 * INDEX_CHUNK);
 	assert_int_equal(look(x, 0, 1, text, 4000).bytes + look(x, 0, 2, text, 4000).bytes, 0);
-	assert_int_equal(index_speculate(x, &(struct index_guess){ .at = places, .ns = 1, .n = 20, .lru_chunks = 200 }), 0);
+	assert_int_equal(index_speculate(x, &(struct index_guess){ .at = places, .ns = 1, .n = 20, .lru_chunks = 200 }),
+			 0);
 	index_live(x, 0, true, 4 * NS_PER_S);
 	index_tick(x, 4 * NS_PER_S - 1);
 	assert_int_equal(look(x, 0, 0, text, 4000).bytes, 68 * INDEX_CHUNK);

@@ -36,7 +36,9 @@ struct post {
 
 struct guess_post {
 	struct loop_post post;
-	struct events_guess guess; /* owns guess.at */
+	struct index_guess guess;
+	bool drop;
+	uint64_t at[];
 };
 
 static struct follow *follow_find(struct events *e, const struct pod *p)
@@ -116,13 +118,12 @@ static void follow_rebase(struct follow *f, struct post *q)
 		poll_known(f);
 }
 
-static void guess(struct events *e, struct events_guess *g)
+static void guess(struct events *e, const struct guess_post *q)
 {
-	g->guess.at = g->at;
-	if (g->drop)
-		index_unspeculate(e->x, &g->guess);
+	if (q->drop)
+		index_unspeculate(e->x, &q->guess);
 	else
-		(void)index_speculate(e->x, &g->guess); /* at the ceiling a guess is not worth an eviction */
+		(void)index_speculate(e->x, &q->guess); /* at the ceiling a guess is not worth an eviction */
 	e->active = true;
 }
 
@@ -150,8 +151,7 @@ static bool guesses_run(struct events *e)
 		struct guess_post *q = container_of(p, struct guess_post, post);
 
 		next = p->next;
-		guess(e, &q->guess);
-		free(q->guess.at);
+		guess(e, q);
 		free(q);
 	}
 	return any;
@@ -303,15 +303,17 @@ int events_invalidate(struct events *e, struct pod *p, const char *why)
 	return post_plain(e, OP_INVALIDATE, p);
 }
 
-int events_guess(struct events *e, const struct events_guess *g)
+int events_guess(struct events *e, const struct index_guess *g, bool drop)
 {
-	struct guess_post *q = malloc(sizeof(*q));
+	size_t n = index_places(g->from, g->n) * sizeof(*g->at);
+	struct guess_post *q = malloc(sizeof(*q) + n);
 
-	if (!q) {
-		free(g->at);
+	if (!q)
 		return -ENOMEM;
-	}
 	q->guess = *g;
+	q->drop = drop;
+	memcpy(q->at, g->at, n);
+	q->guess.at = q->at;
 	q->post.next = atomic_load(&e->guesses);
 	while (!atomic_compare_exchange_weak(&e->guesses, &q->post.next, &q->post))
 		;

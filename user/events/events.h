@@ -43,14 +43,9 @@ int events_invalidate(struct events *e, struct pod *p, const char *why);
 
 #define EVENTS_GUESS_LIFE (2 * NS_PER_S) /* by then events have confirmed a guess that was right */
 
-/* Speculation by workers, any thread. <at> (malloc'ed; guess.at is not looked at) is given away. In the order of calls
- * by one thread. */
-struct events_guess {
-	struct index_guess guess;
-	uint64_t *at;
-	bool drop; /* undo an earlier guess */
-};
-int events_guess(struct events *e, const struct events_guess *g);
+/* Speculation by workers, any thread; all of it is copied. <drop>: undo an earlier guess. In the order of calls by one
+ * thread. */
+int events_guess(struct events *e, const struct index_guess *g, bool drop);
 
 /* --- pure part: decoding --- */
 

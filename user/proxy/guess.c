@@ -14,28 +14,20 @@ static void post(struct request *r, const struct leg *leg, bool drop)
 {
 	const struct told *t = &r->told;
 	uint32_t q8 = atomic_load_explicit(&r->pool->bytes_per_token_q8, memory_order_relaxed);
-	uint32_t n = index_places(leg->from, t->chunks);
-	struct events_guess g = {
-		.guess = {
-			.holder = leg->holder,
-			.ns = t->ns,
-			.from = leg->from,
-			.n = t->chunks,
-			.age = leg->age,
-			.tokens_per_chunk_q8 = INDEX_CHUNK * 256 * 256 / (q8 ? q8 : 1024),
-			.until_ns = leg->exact ? loop_now(r->c->w->loop) + EVENTS_GUESS_LIFE : 0,
-			.lru_chunks = leg->lru_chunks,
-		},
-		.drop = drop,
+	struct index_guess g = {
+		.holder = leg->holder,
+		.ns = t->ns,
+		.at = t->at + index_places(0, leg->from),
+		.from = leg->from,
+		.n = t->chunks,
+		.age = leg->age,
+		.tokens_per_chunk_q8 = INDEX_CHUNK * 256 * 256 / (q8 ? q8 : 1024),
+		.until_ns = leg->exact ? loop_now(r->c->w->loop) + EVENTS_GUESS_LIFE : 0,
+		.lru_chunks = leg->lru_chunks,
 	};
 
-	if (!n || leg->holder == NO_HOLDER)
-		return;
-	g.at = malloc(n * sizeof(*g.at));
-	if (!g.at)
-		return;
-	memcpy(g.at, t->at + index_places(0, leg->from), n * sizeof(*g.at));
-	(void)events_guess(r->c->w->sh->events, &g); /* without memory it goes untold */
+	if (leg->holder != NO_HOLDER && index_places(leg->from, t->chunks))
+		(void)events_guess(r->c->w->sh->events, &g, drop); /* without memory it goes untold */
 }
 
 void guess_tell(struct request *r)
