@@ -606,6 +606,25 @@ def test_a_client_of_small_segments_gets_its_own_connections_to_pods(w):
 
 
 @lib.wire("tc")
+def test_times_that_the_kernel_measured_reach_the_scheduler(w):
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    with g.connect() as c:
+        for i in range(4):
+            pod.handler = s = Staged(head("chunked") + chunk(b"one"), lambda c: time.sleep(0.3), slowly(chunk(b"x" * 40) * 20 + b"0\r\n\r\n", 46, 0.02))
+            a, rid = ask(g, c)
+            armed(g)
+            s.go(9)
+            c.take(len(chunk(b"one")) + 46 * 20 + 5)
+            d = g.decision(rid)
+            need(d["carrier"] == "tc" and 280 < d["longest_gap_ms"] < 600, "the longest gap: %s" % d["longest_gap_ms"])
+            time.sleep(1.1)  # the next look
+    row = d["candidates"][0]
+    need(row["recent_gap_ms"] and 15 < row["recent_gap_ms"] < 60, "gaps of late: %s" % row["recent_gap_ms"])
+    need(row["recent_ttft_ms"] is not None and row["recent_ttft_ms"] < 200, "first bytes of late: %s" % row["recent_ttft_ms"])
+
+
+@lib.wire("tc")
 def test_families_are_not_mixed(w):
     pod = w.pod(None)
     g = w.gateway([pod], ip="fd97:0::1")

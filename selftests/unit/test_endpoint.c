@@ -369,6 +369,7 @@ static void a_snapshot_stays_as_it_was(void **state)
 	assert_int_equal(s->npods, 2);
 	assert_ptr_equal(s->pods[0], one);
 	assert_true(s->samples[0].waiting == 3);
+	assert_true(isnan(s->paces[0].ttft));
 	assert_non_null(snapshot_route(s, STR("m")));
 	assert_null(snapshot_route(s, STR("n")));
 	assert_int_equal(one->refs, 1); /* the table's is gone, the snapshot's is left */
@@ -428,6 +429,49 @@ static void *worker(void *arg)
 		ledger_release(&c[i], true, time_mono());
 	}
 	return (void *)done;
+}
+
+/* <n> of a tenth of a second each, <gaps> of a hundredth. */
+static bool look(struct pod *p, struct pod_times *t, unsigned n, unsigned gaps)
+{
+	t->ttft_n += n;
+	t->ttft_ns += n * (NS_PER_S / 10);
+	t->gap_n += gaps;
+	t->gap_ns += gaps * (NS_PER_S / 100);
+	return pod_set_times(p, t);
+}
+
+static void a_pod_s_pace_is_that_of_late(void **state)
+{
+	struct endpoints *e = table();
+	struct pod *p;
+	struct pod_times t = { .ttft_n = 1000, .ttft_ns = 1000 * NS_PER_S, .gap_n = 9, .gap_ns = 9 };
+
+	set(e, 0, "static", "1");
+	p = pod(e, '1');
+	assert_true(isnan(p->pace.ttft) && isnan(p->pace.gap));
+	assert_false(look(p, &t, 0, 0)); /* what was before this process does not count */
+	assert_true(isnan(p->pace.ttft));
+	assert_true(look(p, &t, 3, 0));
+	assert_true(fabs(p->pace.ttft - 0.1) < 1e-9 && isnan(p->pace.gap));
+	assert_true(look(p, &t, 0, 50));
+	assert_true(fabs(p->pace.gap - 0.01) < 1e-9);
+	endpoints_publish(e);
+	assert_true(endpoints_snapshot(e)->paces[0].gap == p->pace.gap);
+	/* Slower now: a minute later the old times hardly count. */
+	for (unsigned i = 0; i < 60; i++) {
+		t.gap_ns += NS_PER_S / 5;
+		look(p, &t, 0, 10);
+	}
+	assert_true(p->pace.gap > 0.027 && p->pace.gap < 0.03);
+	/* The counts begin anew. */
+	t = (struct pod_times){ 0 };
+	look(p, &t, 1, 0);
+	assert_true(p->pace.ttft > 0.09 && p->pace.ttft < 0.11);
+	for (unsigned i = 0; i < 60; i++)
+		look(p, &t, 0, 0);
+	assert_true(isnan(p->pace.ttft) && isnan(p->pace.gap));
+	endpoints_free(e);
 }
 
 static void workers_and_control_do_not_meet(void **state)
@@ -517,6 +561,7 @@ int main(void)
 		cmocka_unit_test(a_request_without_a_model_may_go_anywhere),
 		cmocka_unit_test(models_are_replaced_as_a_whole),
 		cmocka_unit_test(a_snapshot_stays_as_it_was),
+		cmocka_unit_test(a_pod_s_pace_is_that_of_late),
 		cmocka_unit_test(workers_and_control_do_not_meet),
 	};
 

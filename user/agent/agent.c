@@ -288,6 +288,37 @@ static int start_doors(struct agent *a)
 	return r;
 }
 
+static uint64_t times_count(const struct kvs_times *t)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < KVS_TIME_BUCKETS; i++)
+		n += t->count[i];
+	return n;
+}
+
+/* What the kernel has measured, to the scheduler. */
+static void read_times(struct agent *a)
+{
+	bool changed = false;
+
+	list_for_each (it, endpoints_pods(a->endpoints)) {
+		struct pod *p = container_of(it, struct pod, link);
+		struct kvs_pod_times t;
+		struct pod_times totals;
+
+		if (datapath_times(a->datapath, &p->spec.addr, &t))
+			continue;
+		totals = (struct pod_times){ .ttft_ns = t.ttft.sum_ns,
+					     .ttft_n = times_count(&t.ttft),
+					     .gap_ns = t.gap.sum_ns,
+					     .gap_n = times_count(&t.gap) };
+		changed |= pod_set_times(p, &totals);
+	}
+	if (changed)
+		loop_defer(a->loop, &a->publish);
+}
+
 static void tick(struct loop_timer *t)
 {
 	struct agent *a = container_of(t, struct agent, tick);
@@ -295,6 +326,8 @@ static void tick(struct loop_timer *t)
 	uint64_t reqs = stats_sum(a->stats, a->nshards, STATS_REQ);
 
 	datapath_refresh(a->datapath);
+	if (!a->draining)
+		read_times(a);
 	/* Memory that a burst has left in the allocator goes back once it is over. */
 	if (reqs == a->trim_reqs && !a->trimmed)
 		malloc_trim(0);

@@ -55,6 +55,26 @@ struct pod_sample {
 	bool asleep;
 };
 
+/* Times of answers that the kernel carried: running totals, as it keeps them. */
+struct pod_times {
+	uint64_t ttft_ns, ttft_n; /* from dispatch to the first byte of the body */
+	uint64_t gap_ns, gap_n;	  /* between segments with new data */
+};
+
+struct pod_clock {
+	struct pod_times last; /* at the last look */
+	bool looked;
+	struct pod_mean {
+		double s, n;	/* decayed sums of what was new at each look */
+		unsigned empty; /* looks since there was anything */
+	} ttft, gap;
+};
+
+/* Their means over about the last minute, in seconds. NAN: there were none, which is not zero. */
+struct pod_pace {
+	double ttft, gap;
+};
+
 /* LoRA adapters by what runs and waits, as vLLM tells; names joined by commas. */
 struct pod_adapters {
 	bool known;
@@ -99,6 +119,8 @@ struct pod {
 	char *roots[POD_MODELS_MAX]; /* of models[i]; NULL: itself, as for LoRA adapters */
 	char model_root[256];	     /* the first root given, "" for none */
 	struct pod_sample sample;
+	struct pod_clock clock;
+	struct pod_pace pace;
 	struct pod_adapters adapters;
 	char last_error[160]; /* of health, scrape or a garbage answer; shown by pod show */
 	/* ledger and what the data path observes */
@@ -137,6 +159,7 @@ struct snapshot {
 	unsigned nlisted;	    /* pods that have told their models */
 	struct pod **pods;	    /* each referenced */
 	struct pod_sample *samples; /* of pods[i] when this was published */
+	struct pod_pace *paces;	    /* likewise */
 	struct route *routes;	    /* sorted by model */
 };
 
@@ -168,6 +191,8 @@ int endpoints_pool_models(struct endpoints *e, unsigned pool, char *const *names
 
 /* Control thread: what was learned of a pod. Publish afterwards. */
 void pod_set_sample(struct pod *p, const struct pod_sample *s); /* and POD_DOWN_ASLEEP with it */
+/* Once a second. True: its pace has changed. */
+bool pod_set_times(struct pod *p, const struct pod_times *t);
 /* roots[i] NULL, or <roots> NULL: itself; give adapters none. 0, -ENOMEM (nothing changed), or -E2BIG: the first
  * POD_MODELS_MAX were taken. */
 int pod_set_models(struct pod *p, char *const *names, const char *const *roots, unsigned n);

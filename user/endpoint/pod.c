@@ -2,6 +2,7 @@
  * One pod: its life and what is learned of it.
  */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +24,8 @@ struct pod *pod_new(const struct pod_spec *spec, unsigned pool, uint32_t id, uin
 	net_addr_format(&spec->addr, p->name);
 	net_addr_format_ip(&spec->addr, p->ip);
 	p->key = hash_bytes(p->name, strlen(p->name), 0);
-	p->sample.running = p->sample.waiting = p->sample.kv_usage = p->sample.process_start = __builtin_nan("");
+	p->sample.running = p->sample.waiting = p->sample.kv_usage = p->sample.process_start = NAN;
+	p->pace.ttft = p->pace.gap = NAN;
 	p->rate = pool_rate_ref(rate);
 	atomic_flag_clear(&p->ledger.lock);
 	list_init(&p->ledger.queue);
@@ -62,6 +64,43 @@ void pod_set_sample(struct pod *p, const struct pod_sample *s)
 {
 	p->sample = *s;
 	pod_set_down(p, POD_DOWN_ASLEEP, s->asleep);
+}
+
+#define DECAY_LOOK  0.98 /* remembers about 50 looks */
+#define FORGET_LOOK 60
+
+/* Totals that have become less were begun anew. */
+static uint64_t since(uint64_t now, uint64_t before)
+{
+	return now >= before ? now - before : now;
+}
+
+/* True: *mean has changed. */
+static bool mean_add(struct pod_mean *m, uint64_t ns, uint64_t n, double *mean)
+{
+	double was = *mean;
+
+	m->s = m->s * DECAY_LOOK + (double)ns / 1e9;
+	m->n = m->n * DECAY_LOOK + (double)n;
+	m->empty = n ? 0 : m->empty + 1;
+	if (m->empty >= FORGET_LOOK)
+		*m = (struct pod_mean){ .empty = FORGET_LOOK };
+	*mean = m->n > 0 ? m->s / m->n : NAN;
+	return was != *mean && !(isnan(was) && isnan(*mean));
+}
+
+bool pod_set_times(struct pod *p, const struct pod_times *t)
+{
+	struct pod_clock *c = &p->clock;
+	struct pod_times last = c->last;
+	bool looked = c->looked, changed;
+
+	c->last = *t;
+	c->looked = true;
+	if (!looked) /* the kernel's counts outlive us: what was before is of unknown age */
+		return false;
+	changed = mean_add(&c->ttft, since(t->ttft_ns, last.ttft_ns), since(t->ttft_n, last.ttft_n), &p->pace.ttft);
+	return mean_add(&c->gap, since(t->gap_ns, last.gap_ns), since(t->gap_n, last.gap_n), &p->pace.gap) || changed;
 }
 
 int pod_set_models(struct pod *p, char *const *names, const char *const *roots, unsigned n)

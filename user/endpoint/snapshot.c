@@ -144,7 +144,8 @@ static char *put_str(char **at, const char *s)
 static struct snapshot *snapshot_lay_out(struct list *pods, unsigned npods, const struct route *routes,
 					 unsigned nroutes)
 {
-	size_t size = sizeof(struct snapshot) + npods * (sizeof(struct pod *) + sizeof(struct pod_sample)) +
+	size_t size = sizeof(struct snapshot) +
+		      npods * (sizeof(struct pod *) + sizeof(struct pod_sample) + sizeof(struct pod_pace)) +
 		      nroutes * sizeof(struct route);
 	struct snapshot *s;
 	unsigned i = 0;
@@ -159,12 +160,14 @@ static struct snapshot *snapshot_lay_out(struct list *pods, unsigned npods, cons
 	s->nroutes = nroutes;
 	s->pods = (struct pod **)(void *)(s + 1);
 	s->samples = (struct pod_sample *)(void *)(s->pods + npods);
-	s->routes = (struct route *)(void *)(s->samples + npods);
+	s->paces = (struct pod_pace *)(void *)(s->samples + npods);
+	s->routes = (struct route *)(void *)(s->paces + npods);
 	at = (char *)(s->routes + nroutes);
 	list_for_each (it, pods) {
 		struct pod *p = container_of(it, struct pod, link);
 
 		s->pods[i] = pod_ref(p);
+		s->paces[i] = p->pace;
 		s->samples[i++] = p->sample;
 		s->nlisted += p->nmodels > 0;
 	}

@@ -109,6 +109,8 @@ static void candidates(struct deciding *d, const uint64_t mask[4], uint64_t now)
 				.kv_usage = (float)d->s->samples[i].kv_usage,
 				.engine_running = (float)d->s->samples[i].running,
 				.engine_waiting = (float)d->s->samples[i].waiting,
+				.ttft = (float)d->s->paces[i].ttft,
+				.gap = (float)d->s->paces[i].gap,
 			};
 			d->w->row_blocks[d->nrows] = 0;
 			d->bytes[d->nrows] = d->age[d->nrows] = 0;
@@ -249,6 +251,8 @@ static void explain(struct deciding *d)
 		out->backlog = (float)row->backlog;
 		out->own = (float)row->own;
 		out->cost = (float)row->cost;
+		out->ttft = row->ttft;
+		out->gap = row->gap;
 	}
 }
 

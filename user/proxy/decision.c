@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -104,6 +105,7 @@ void decision_write(const struct decision *d, struct jw *w)
 	jw_knum(w, "duration_ms", (double)d->duration_ns / 1e6);
 	jw_kstr(w, "carrier", d->carrier ? d->carrier : "relay");
 	jw_ku64(w, "spliced_bytes", d->spliced_bytes);
+	jw_knum(w, "longest_gap_ms", d->spliced_bytes ? (double)d->gap_ns / 1e6 : NAN);
 	jw_knum(w, "decision_us", (double)d->decide_ns / 1e3);
 	jw_kstr(w, "end", d->end);
 	jw_key(w, "candidates");
@@ -122,6 +124,8 @@ void decision_write(const struct decision *d, struct jw *w)
 		jw_ku64(w, "inflight", r->inflight);
 		jw_ku64(w, "waiting", r->waiting);
 		jw_knum(w, "cost", (double)r->cost);
+		jw_knum(w, "recent_ttft_ms", (double)r->ttft * 1e3);
+		jw_knum(w, "recent_gap_ms", (double)r->gap * 1e3);
 		jw_end_obj(w);
 	}
 	jw_end_arr(w);

@@ -86,7 +86,8 @@ struct decision_row {
 	char pod[POD_NAME_MAX], ip[POD_NAME_MAX];
 	uint32_t matched, in_cpu, in_disk, blocks, uncached, inflight, waiting;
 	float backlog, own, cost;
-	float score; /* blocks, by what they are worth where they lie */
+	float score;	 /* blocks, by what they are worth where they lie */
+	float ttft, gap; /* seconds, NAN: not known */
 };
 
 struct decision {
@@ -103,6 +104,7 @@ struct decision {
 	uint64_t ttft_ns, duration_ns, decide_ns;
 	const char *carrier;	/* static: of the last part of the answer */
 	uint64_t spliced_bytes; /* that no user space has seen */
+	uint64_t gap_ns;	/* the longest between segments of these */
 	unsigned nrows, npods;	/* candidates kept here (best first), candidates there were */
 	struct decision_row rows[];
 };

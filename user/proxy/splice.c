@@ -89,6 +89,8 @@ static void account(struct request *r, const struct carrier_view *v)
 		return;
 	r->d->carrier = "tc";
 	r->d->spliced_bytes += v->bytes;
+	if (v->gap_max > r->d->gap_ns)
+		r->d->gap_ns = v->gap_max;
 	stats_add(r->c->w->st, STATS_BYTES_OUT, v->bytes);
 }
 

@@ -42,6 +42,7 @@ struct sched_row {
 	double s, t;			      /* learned rate's sums */
 	float kv_usage;			      /* 0 … 1, NAN unknown */
 	float engine_running, engine_waiting; /* scraped, NAN unknown */
+	float ttft, gap;		      /* seconds, of late, as the kernel saw them; NAN unknown */
 	/* out: terms for the explain record */
 	uint32_t uncached; /* u_j */
 	double work;	   /* w_j */
