@@ -1,8 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Answers that the kernel carries: client and pods behind wires, and byte for byte what the relay delivers."""
+import contextlib
+import fcntl
 import json
+import os
+import queue
 import random
+import select
 import socket
 import struct
 import threading
@@ -586,6 +591,75 @@ def test_what_the_kernel_should_not_carry_is_relayed_and_counted(w):
             s.go()
             c.take(5000)
             was_spliced(g, rid, 4999)
+
+
+def tap(name):
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))  # TUNSETIFF: IFF_TAP | IFF_NO_PI
+    return fd
+
+
+@contextlib.contextmanager
+def far_client(w, delay):
+    """The client's packets, and those to it, go by far0 and take so long."""
+    with w.net.client.inside():
+        there = tap("far1")
+    here = tap("far0")
+    lib.run("ip", "link", "set", "far0", "up")
+    w.net.client.ip("link", "set", "far1", "up")
+    w.net.client.ip("route", "add", "10.97.0.1/32", "dev", "far1", "src", "10.97.0.2")
+    lib.run("ip", "route", "add", "10.97.0.2/32", "dev", "far0", "src", "10.97.0.1")
+    over = threading.Event()
+
+    def take(fd, q):
+        while not over.is_set():
+            if select.select([fd], [], [], 0.1)[0]:
+                q.put((time.monotonic() + delay, os.read(fd, 70000)))
+        q.put((0, b""))
+
+    def give(fd, q):
+        while True:
+            at, packet = q.get()
+            if not packet:
+                return
+            time.sleep(max(0, at - time.monotonic()))
+            os.write(fd, packet)
+
+    threads = []
+    for a, b in (here, there), (there, here):
+        q = queue.Queue()
+        threads += [threading.Thread(target=take, args=(a, q)), threading.Thread(target=give, args=(b, q))]
+    for t in threads:
+        t.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for t in threads:
+            t.join()
+        os.close(here)
+        os.close(there)
+
+
+@lib.wire("tc")
+def test_far_clients_get_events_from_the_kernel_and_bodies_from_us(w):
+    pod = w.pod(None)
+    with far_client(w, 0.01):
+        g = w.gateway([pod], datapath={"devices": "\"far0,p1,p2\""})
+        with g.connect() as c:
+            relayed(g, c, pod, "far")
+            relayed(g, c, pod, "far", parts=[head("length", 100000), b"o", BIG[:99999]])
+        for top, size in (head("chunked", ctype="text/event-stream"), len(BIG)), (head("length", 60001), 60000):
+            body = BIG[:size]
+            if b"event" in top:
+                body = chunk(body) + b"0\r\n\r\n"
+            pod.handler = s = Staged(top + (chunk(b"x") if b"event" in top else b"x"), body)
+            with g.connect() as c:
+                a, rid = ask(g, c)
+                armed(g)
+                s.go()
+                need(c.take(len(body) + (6 if b"event" in top else 1)).endswith(body), "the body differs")
+                was_spliced(g, rid, len(body))
 
 
 @lib.wire("tc")

@@ -155,7 +155,8 @@ void datapath_metrics(struct datapath *dp, struct buf *b);
 	X(KERNEL, kernel_error)                                                                       \
 	X(SHORT, short)	    /* smaller than datapath.min-bytes */                                     \
 	X(DECHUNK, dechunk) /* the client is HTTP/1.0 */                                              \
-	X(USAGE, usage)	    /* usage would not be in the tail */
+	X(USAGE, usage)	    /* usage would not be in the tail */                                      \
+	X(FAR, far)	    /* a long body that is no event stream, for a client far away */
 
 enum carrier_why {
 #define X(NAME, name) CARRIER_WHY_##NAME,

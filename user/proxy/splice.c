@@ -15,6 +15,8 @@
  * The first byte is always relayed: the time to it is the scheduler's to know at once.
  */
 #include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include "proxy/proxy_int.h"
@@ -32,6 +34,23 @@ void splice_unbind(struct request *r)
 	carrier_unbind(r->c->w->carrier, &r->pair, false, NULL);
 }
 
+#define FAR_US 5000
+
+/*
+ * A pod's congestion control has learned the short way to us. It fills the long one to a far client badly, or not at
+ * all (BBR), and of chunks no more than the store may be under way; C's own knows better. Events come at a token's
+ * pace, for which neither matters.
+ */
+static bool is_far_bulk(const struct request *r)
+{
+	struct tcp_info ti = { 0 };
+	socklen_t n = sizeof(ti);
+
+	if (r->usage.sse || (r->resp_framing == HTTP_LENGTH && r->resp_left <= KVS_STORE_BYTES))
+		return false;
+	return getsockopt(r->c->io.fd, IPPROTO_TCP, TCP_INFO, &ti, &n) == 0 && ti.tcpi_min_rtt > FAR_US;
+}
+
 /* Worth it, and known to be right? What is not is counted once. */
 static bool eligible(struct request *r)
 {
@@ -45,6 +64,8 @@ static bool eligible(struct request *r)
 		carrier_count(w->carrier, CARRIER_WHY_SHORT);
 	else if (r->long_tail)
 		carrier_count(w->carrier, CARRIER_WHY_USAGE);
+	else if (is_far_bulk(r))
+		carrier_count(w->carrier, CARRIER_WHY_FAR);
 	else
 		return true;
 	r->splice_refused = true;
