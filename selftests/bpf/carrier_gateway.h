@@ -19,6 +19,7 @@ struct gateway_report {
 
 static struct gateway_report *gw;
 static struct datapath *gateway_dp;
+static const char *gateway_listen = ":8080";
 
 struct link {
 	int fd;
@@ -285,7 +286,7 @@ static inline void gateway_run(const struct datapath_opts *o)
 			sockaddr_make(&ss, i < PODS ? AF_INET : AF_INET6, "2", 2, POD_PORT + (int)(i % PODS));
 		memcpy(&pods[i].addr.sa, &ss, pods[i].addr.len);
 	}
-	net_addr_parse(STR(":8080"), &any);
+	net_addr_parse(str_of(gateway_listen), &any);
 	if (datapath_set_pods(gateway_dp, pods, 2 * PODS) || datapath_set_listeners(gateway_dp, &any, 1)) {
 		fprintf(stderr, "%s\n", datapath_why(gateway_dp));
 		_exit(1);

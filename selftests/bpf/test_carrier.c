@@ -257,6 +257,7 @@ static void in_relay_mode_no_splice_program_is_loaded(void **state)
 static void a_client_s_device_is_found_when_a_client_comes_by_it(void **state)
 {
 	struct job j = { .family = AF_INET,
+			 .net = "9",
 			 .streams = 1,
 			 .requests = 2,
 			 .framings = CHUNKED,
@@ -265,7 +266,13 @@ static void a_client_s_device_is_found_when_a_client_comes_by_it(void **state)
 			 .gap_us = 300 };
 
 	need_env();
-	gateway_start(0, &tc); /* there is no default route: kvc0 is nobody's yet */
+	/* An address on lo, and no default route: kvc0 is nobody's yet. */
+	sh("ip addr add 10.9.9.1/32 dev lo; nsenter --net=/proc/%d/ns/net ip route add 10.9.9.1 via 10.9.1.1",
+	   (int)client_ns);
+	gateway_listen = "10.9.9.1:8080";
+	gateway_start(0, &tc);
+	gateway_listen = ":8080";
+	usleep(300000); /* some refreshes */
 	assert_int_not_equal(access(link_pin(if_nametoindex("kvc0"), "ingress"), F_OK), 0);
 	job_wait(job_start(&j), 20);
 	all_exact(&j);

@@ -28,7 +28,8 @@ static const char head[] =
 	"\t\tesac\n"
 	"\tdone\n"
 	"\tcase $cur in\n"
-	"\t-*) object=-; verb=; words='--control --json --model --lines --rst --set --template --tokenizer-config --repeat --time --help --version' ;;\n"
+	"\t-*) object=-; verb=; words='--control --json --model --lines --rst --set --template --tokenizer-config "
+	"--repeat --time --help --version' ;;\n"
 	"\tesac\n"
 	"\tcase $object/$verb in\n";
 

@@ -98,8 +98,8 @@ void index_clear(struct kvindex *x, unsigned holder); /* everything of a holder,
 void index_clear_tier(struct kvindex *x, unsigned holder, enum index_tier tier);
 
 /* A guess is that a holder will have a prompt, because it was sent there. Of a long prompt's chunks it is kept at some
- * only, the *places*: every fourth at first, fewer farther on (258 for a megabyte). How many are behind chunk <from> up to <n>,
- * and their hashes, from the first to the last, out of <at>, which has those of all chunks. Any thread. */
+ * only, the *places*: every fourth at first, fewer farther on (258 for a megabyte). How many are behind chunk <from> up
+ * to <n>, and their hashes, from the first to the last, out of <at>, which has those of all chunks. Any thread. */
 uint32_t index_places(uint32_t from, uint32_t n);
 void index_thin(const uint64_t *at, uint32_t from, uint32_t n, uint64_t *ret);
 

@@ -61,9 +61,12 @@ static bool compile_caught(struct compiler *c)
 	jmp_buf fail;
 
 	c->fail = &fail;
-	if (setjmp(fail))
+	if (setjmp(fail)) {
+		c->fail = NULL;
 		return false;
+	}
 	compile_all(c);
+	c->fail = NULL;
 	return true;
 }
 
@@ -197,11 +200,12 @@ static void run_caught(struct run *r, void (*body)(struct run *r, void *ctx), vo
 	jmp_buf fail;
 
 	r->fail = &fail;
-	if (setjmp(fail))
-		return;
-	body(r, ctx);
-	if (r->main_out.n && r->sink.put(r->sink.ctx, r->main_out.p, r->main_out.n))
-		r->result = TEMPLATE_SINK;
+	if (!setjmp(fail)) {
+		body(r, ctx);
+		if (r->main_out.n && r->sink.put(r->sink.ctx, r->main_out.p, r->main_out.n))
+			r->result = TEMPLATE_SINK;
+	}
+	r->fail = NULL;
 }
 
 int template_run(struct template_work *w, const struct template *t, const struct template_in *in,

@@ -364,7 +364,7 @@ FILTER(f_filesizeformat)
 	static const char *const units[2][8] = { { "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB" },
 						 { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB" } };
 	bool binary = arg_true(r, arg[0], false);
-	double base = binary ? 1024 : 1000, bytes, unit = base;
+	double base = binary ? 1024 : 1000, bytes, unit;
 	char text[64], *p;
 	int i = 0;
 

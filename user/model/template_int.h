@@ -306,7 +306,7 @@ struct plan {
 	struct frame frame, els, test; /* FOR: of the body, of else, of the condition */
 	struct fn fn;		       /* MACRO, CALLBLOCK, recursive FOR */
 	struct fn test_fn;
-	struct node *test_target; /* the loop's target, for the condition's function */
+	struct node *test_target;	    /* the loop's target, for the condition's function */
 	struct ref loop;		    /* FOR: the variable; MACRO: its own name */
 	struct ref caller, kwargs, varargs; /* MACRO */
 };

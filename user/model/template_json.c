@@ -45,10 +45,9 @@ static struct val array(struct run *r, struct json *j)
 	struct val list = val_list(r, V_LIST, 4), more;
 	struct json_val e;
 	uint32_t cap = 4;
-	int got;
 
 	list.n = 0;
-	while ((got = json_element(j, &e)) > 0) {
+	while (json_element(j, &e) > 0) {
 		struct val v = json_to_val(r, j, &e);
 
 		if (list.n == cap) {

@@ -370,8 +370,10 @@ static void operator_(struct lexer *l)
 			if (l->open == sizeof(l->close))
 				compile_refuse(l->c, at(l, l->p), "brackets too deep");
 			l->close[l->open++] = c == '(' ? ')' : c == '[' ? ']' : '}';
-		} else if ((c == ')' || c == ']' || c == '}') && (!l->open || l->close[--l->open] != c)) {
-			compile_refuse(l->c, at(l, l->p), "unexpected \"%c\"", c);
+		} else if (c == ')' || c == ']' || c == '}') {
+			if (!l->open || l->close[l->open - 1] != c)
+				compile_refuse(l->c, at(l, l->p), "unexpected \"%c\"", c);
+			l->open--;
 		}
 		push(l->c, ops[i].type, at(l, l->p));
 		l->p += n;

@@ -436,7 +436,7 @@ struct val val_escape(struct run *r, struct val v)
 	run_step_bytes(r, (size_t)v.n * 4);
 	out_capture(r, &o);
 	for (p = run_ = v.s, end = p + v.n; p < end; p++) {
-		const char *found = memchr(from, *p, 5);
+		const char *found = *p ? strchr(from, *p) : NULL;
 
 		if (!found)
 			continue;
