@@ -67,6 +67,8 @@ int cli_fail(const struct cli *c, enum cli_exit code, const char *fmt, ...) __at
 
 /* Ask the daemon. <args> is taken, NULL: none. CLI_OK and its data in *ret, or it has been said what is wrong. */
 int cli_call(const struct cli *c, const char *cmd, json_t *args, json_t **ret);
+/* What ctl_call gave, and the answer (taken); as cli_call. */
+int cli_take(const struct cli *c, int r, json_t *answer, json_t **ret);
 /* Ask and print: the data as JSON under -j, else by <print>. Returns the exit code. */
 int cli_show(const struct cli *c, const char *cmd, json_t *args, void (*print)(const json_t *v));
 /* The data of an answer, borrowed; NULL when the daemon refused (said), and the exit code in *ret. */

@@ -39,7 +39,7 @@ static int from_pins(const struct cli *c, const char *verb, uint32_t id, json_t 
 
 static int ask(struct cli *c, const char *verb, const char *arg, json_t **ret)
 {
-	json_t *args = json_object(), *answer = NULL, *data;
+	json_t *args = json_object(), *answer = NULL;
 	uint64_t id = 0;
 	char cmd[32];
 	int r;
@@ -55,13 +55,7 @@ static int ask(struct cli *c, const char *verb, const char *arg, json_t **ret)
 	json_decref(args);
 	if (no_daemon(r))
 		return from_pins(c, verb, (uint32_t)id, ret);
-	if (r)
-		return cli_unreachable(c, r);
-	data = cli_data(c, answer, &r);
-	if (r == CLI_OK)
-		*ret = json_incref(data);
-	json_decref(answer);
-	return r;
+	return cli_take(c, r, answer, ret);
 }
 
 static int list(struct cli *c, int argc, char **argv)

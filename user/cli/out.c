@@ -84,12 +84,10 @@ json_t *cli_data(const struct cli *c, json_t *answer, int *ret)
 	return NULL;
 }
 
-int cli_call(const struct cli *c, const char *cmd, json_t *args, json_t **ret)
+int cli_take(const struct cli *c, int r, json_t *answer, json_t **ret)
 {
-	json_t *answer = NULL, *data;
-	int r = ctl_call(c->control, cmd, args, &answer);
+	json_t *data;
 
-	json_decref(args);
 	if (r)
 		return cli_unreachable(c, r);
 	data = cli_data(c, answer, &r);
@@ -97,6 +95,15 @@ int cli_call(const struct cli *c, const char *cmd, json_t *args, json_t **ret)
 		*ret = json_incref(data);
 	json_decref(answer);
 	return r;
+}
+
+int cli_call(const struct cli *c, const char *cmd, json_t *args, json_t **ret)
+{
+	json_t *answer = NULL;
+	int r = ctl_call(c->control, cmd, args, &answer);
+
+	json_decref(args);
+	return cli_take(c, r, answer, ret);
 }
 
 int cli_show(const struct cli *c, const char *cmd, json_t *args, void (*print)(const json_t *v))

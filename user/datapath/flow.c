@@ -155,9 +155,16 @@ int flow_list(struct datapath *dp, struct jw *w, struct buf *err)
 	return r == -ENOENT ? jw_err(w) : r;
 }
 
-static int splice_get(int fd, uint32_t id, struct kvs_splice *s, struct buf *err)
+static int splice_get(uint32_t id, struct kvs_splice *s, struct buf *err)
 {
-	if (id && bpf_map_lookup_elem_flags(fd, &id, s, BPF_F_LOCK) == 0 && s->state != KVS_FREE)
+	int fd = splices_open(err);
+	bool found;
+
+	if (fd < 0)
+		return fd;
+	found = id && bpf_map_lookup_elem_flags(fd, &id, s, BPF_F_LOCK) == 0 && s->state != KVS_FREE;
+	close(fd);
+	if (found)
 		return 0;
 	buf_printf(err, "no splice %u; `kvsteer flow list` shows them\n", id);
 	return -ENOENT;
@@ -166,12 +173,8 @@ static int splice_get(int fd, uint32_t id, struct kvs_splice *s, struct buf *err
 int flow_show(struct datapath *dp, uint32_t id, struct jw *w, struct buf *err)
 {
 	struct kvs_splice s;
-	int fd = splices_open(err), r;
+	int r = splice_get(id, &s, err);
 
-	if (fd < 0)
-		return fd;
-	r = splice_get(fd, id, &s, err);
-	close(fd);
 	if (r)
 		return r;
 	write_flow(dp, w, id, &s);
@@ -215,12 +218,8 @@ int flow_kill(struct datapath *dp, uint32_t id, struct buf *err)
 {
 	struct programs p;
 	struct kvs_splice s;
-	int fd = splices_open(err), r;
+	int r = splice_get(id, &s, err);
 
-	if (fd < 0)
-		return fd;
-	r = splice_get(fd, id, &s, err);
-	close(fd);
 	if (r)
 		return r;
 	if (strcmp(owner_word(dp, &s), "other") == 0) {
