@@ -108,7 +108,6 @@ static __always_inline void client_reset(struct kvs_splice *sp, struct scratch *
 {
 	struct action *a = &sc->a;
 
-	sp->flags |= KVS_F_CLIENT;
 	a->row = sc->seq == sp->c.rcv_nxt ? KVS_ROW_CI_RST : KVS_ROW_CI_RST_STRAY;
 	if (sc->s.flags & TCP_FLAG_ACK)
 		a->socket.ack = map_socket(&a->socket_map, a->socket.ack);
@@ -181,7 +180,7 @@ static __always_inline void client_in(struct kvs_splice *sp, struct scratch *sc)
 		client_copy(sp, sc);
 		return;
 	}
-	if (sc->s.flags & (TCP_FLAG_FIN | TCP_FLAG_RST))
+	if ((sc->s.flags & TCP_FLAG_FIN) || ((sc->s.flags & TCP_FLAG_RST) && sc->seq == sp->c.rcv_nxt))
 		sp->flags |= KVS_F_CLIENT;
 	if (sp->state < KVS_ACTIVE) {
 		client_in_plain(&sp->c, sc);

@@ -125,7 +125,7 @@ enum kvs_state {
 #define KVS_F_POD_RST 0x08
 #define KVS_F_BROKEN  0x10  /* bad framing, or bytes behind the end: reset both */
 #define KVS_F_END     0x20  /* u_end is known */
-#define KVS_F_CLIENT  0x40  /* client has sent FIN or RST */
+#define KVS_F_CLIENT  0x40  /* client has sent FIN, or RST with its exact number */
 #define KVS_F_FIRST   0x80  /* the first byte of the body is still to come */
 #define KVS_F_C_FIN   0x100 /* orphan: TC has put FIN on the client's last segment */
 #define KVS_F_U_FIN   0x200 /* orphan: TC has put FIN on the pod's last acknowledgement */

@@ -262,22 +262,31 @@ static void orphans_end_by_themselves_and_only_then_go(void **state)
 		bool alive;
 		uint64_t quiet;
 		enum gc_splice want;
+		uint32_t flags;
 	} rows[] = {
-		{ KVS_FREE, 2, false, 0, GC_FREE },
-		{ KVS_ACTIVE, 2, true, 10 * ORPHAN_NS, GC_KEEP }, /* another daemon's */
-		{ KVS_DONE, 2, true, 10 * ORPHAN_NS, GC_KEEP },
-		{ KVS_ACTIVE, 2, false, ORPHAN_NS - 1, GC_KEEP },
-		{ KVS_ENDED, 2, false, ORPHAN_NS - 1, GC_KEEP },
-		{ KVS_ACTIVE, 2, false, ORPHAN_NS, GC_FORCE },
-		{ KVS_ENDED, 2, false, ORPHAN_NS, GC_FORCE },
-		{ KVS_DONE, 2, false, 0, GC_UNBIND },
-		{ KVS_RELAY, 2, false, 0, GC_UNBIND },
-		{ KVS_ARMED, 2, false, 0, GC_UNBIND },
-		{ KVS_ACTIVE, 1, true, 0, GC_FORCE }, /* ours: the kernel had put the unbind off */
+		{ KVS_FREE, 2, false, 0, GC_FREE, 0 },
+		{ KVS_ACTIVE, 2, true, 10 * ORPHAN_NS, GC_KEEP, 0 }, /* another daemon's */
+		{ KVS_DONE, 2, true, 10 * ORPHAN_NS, GC_KEEP, 0 },
+		{ KVS_ACTIVE, 2, false, ORPHAN_NS - 1, GC_KEEP, 0 },
+		{ KVS_ENDED, 2, false, ORPHAN_NS - 1, GC_KEEP, 0 },
+		{ KVS_ACTIVE, 2, false, ORPHAN_NS, GC_FORCE, 0 },
+		{ KVS_ENDED, 2, false, ORPHAN_NS, GC_FORCE, 0 },
+		{ KVS_DONE, 2, false, 0, GC_UNBIND, 0 },
+		{ KVS_RELAY, 2, false, 0, GC_UNBIND, 0 },
+		{ KVS_ARMED, 2, false, 0, GC_UNBIND, 0 },
+		/* its client or its pod has gone */
+		{ KVS_ACTIVE, 2, false, ORPHAN_CUT_NS - 1, GC_KEEP, KVS_F_CLIENT },
+		{ KVS_ACTIVE, 2, false, ORPHAN_CUT_NS, GC_FORCE, KVS_F_CLIENT },
+		{ KVS_ACTIVE, 2, false, ORPHAN_CUT_NS, GC_FORCE, KVS_F_POD_RST },
+		{ KVS_ACTIVE, 2, false, ORPHAN_CUT_NS, GC_FORCE, KVS_F_BROKEN },
+		{ KVS_ACTIVE, 2, false, ORPHAN_CUT_NS, GC_FORCE, KVS_F_POD_FIN },
+		{ KVS_ENDED, 2, false, ORPHAN_CUT_NS, GC_KEEP, KVS_F_POD_FIN }, /* as it should be */
+		{ KVS_ACTIVE, 2, true, 10 * ORPHAN_NS, GC_KEEP, KVS_F_CLIENT },
+		{ KVS_ACTIVE, 1, true, 0, GC_FORCE, 0 }, /* ours: the kernel had put the unbind off */
 	};
 
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-		struct kvs_splice s = { .state = rows[i].state, .owner = rows[i].owner };
+		struct kvs_splice s = { .state = rows[i].state, .owner = rows[i].owner, .flags = rows[i].flags };
 
 		if (gc_judge_splice(&s, 1, rows[i].alive, NOW, NOW + rows[i].quiet) != rows[i].want)
 			fail_msg("row %u", i);

@@ -42,6 +42,14 @@ struct gc {
 	uint64_t next_versions;
 };
 
+/* Client or pod has left before the end, so there is nobody who could bring it there. A client that has closed its side
+ * counts as gone, as it does for the relay. */
+static bool is_cut(const struct kvs_splice *s)
+{
+	return s->flags & (KVS_F_CLIENT | KVS_F_POD_RST | KVS_F_BROKEN) ||
+	       (s->flags & KVS_F_POD_FIN && s->state == KVS_ACTIVE);
+}
+
 enum gc_splice gc_judge_splice(const struct kvs_splice *s, uint64_t self, bool alive, uint64_t progress_at,
 			       uint64_t now)
 {
@@ -52,7 +60,7 @@ enum gc_splice gc_judge_splice(const struct kvs_splice *s, uint64_t self, bool a
 	if (alive)
 		return GC_KEEP;
 	if (s->state == KVS_ACTIVE || s->state == KVS_ENDED)
-		return now - progress_at >= ORPHAN_NS ? GC_FORCE : GC_KEEP;
+		return now - progress_at >= (is_cut(s) ? ORPHAN_CUT_NS : ORPHAN_NS) ? GC_FORCE : GC_KEEP;
 	return GC_UNBIND;
 }
 
@@ -89,15 +97,22 @@ static bool socket_gone(struct splicer *sp, const struct kvs_tuple *t)
 static void limbo_unbind(struct splicer *sp, uint32_t id, const struct kvs_splice *s, bool force)
 {
 	struct kvs_unbind_args a = { .splice = id, .gen = s->gen, .force = force ? KVS_UNBIND_FORCE : 0 };
+	struct kvs_closing_args c = { .splice = id, .gen = s->gen };
 	bool orphan = s->owner != sp->owner;
 
+	if (orphan && force) { /* what is left of its sockets resets its peers */
+		splice_call(sp, CALL_closing, &c, sizeof(c));
+		diag_destroy(sp->diag_fd, &s->u_tuple);
+		diag_destroy(sp->diag_fd, &s->c_tuple);
+	}
 	if (splice_call(sp, CALL_unbind, &a, sizeof(a)))
 		return;
 	if (!orphan)
 		return;
 	count(&sp->counts[s->state == KVS_DONE ? SERVICE_ORPHAN_DONE
-			  : force	       ? SERVICE_ORPHAN_STUCK
-					       : SERVICE_ORPHAN_UNUSED]);
+			  : !force	       ? SERVICE_ORPHAN_UNUSED
+			  : is_cut(s)	       ? SERVICE_ORPHAN_CUT
+					       : SERVICE_ORPHAN_STUCK]);
 	gc_close_conn(sp, &s->c_tuple, false);
 	gc_close_conn(sp, &s->u_tuple, false);
 }

@@ -26,12 +26,13 @@
 #include "base/time.h"
 #include "datapath/datapath_int.h"
 
-#define IDS_CACHE  64
-#define SERVED_MAX 64
-#define STALL_NS   (60 * NS_PER_S)
-#define ORPHAN_NS  (900 * NS_PER_S)  /* an orphan without progress for so long: TCP has given up on either side */
-#define LATE_NS	   (100 * NS_PER_MS) /* an event that has not come by then is lost */
-#define STRANGERS  16
+#define IDS_CACHE     64
+#define SERVED_MAX    64
+#define STALL_NS      (60 * NS_PER_S)
+#define ORPHAN_NS     (900 * NS_PER_S)	/* an orphan without progress for so long: TCP has given up on either side */
+#define ORPHAN_CUT_NS (10 * NS_PER_S)	/* and of one that cannot be completed: its peers have been told */
+#define LATE_NS	      (100 * NS_PER_MS) /* an event that has not come by then is lost */
+#define STRANGERS     16
 
 /* --- ids.c --- */
 
@@ -105,6 +106,7 @@ struct served {
 	X(BAD_EVENT, bad_event)	    /* not ours to tell: a former owner's, or unbound since */ \
 	X(ORPHAN_DONE, orphan_done) /* a dead owner's splice, at its end */                    \
 	X(ORPHAN_STUCK, orphan_stuck)                                                          \
+	X(ORPHAN_CUT, orphan_cut)	/* one of the peers has left it */                     \
 	X(ORPHAN_UNUSED, orphan_unused) /* a dead owner's, that never became active */         \
 	X(CONN_EXPIRED, connection_expired)                                                    \
 	X(CONN_GONE, connection_gone) /* its socket went without a word */                     \
