@@ -121,6 +121,7 @@ static struct val f_range(struct run *r, struct val self, struct val *arg, const
 			run_unsure(r, "range of very large numbers");
 	x = run_get(r, sizeof(*x));
 	x->start = v[0];
+	x->stop = v[1];
 	x->step = v[2];
 	x->n = v[2] > 0 ? (v[1] > v[0] ? (v[1] - v[0] - 1) / v[2] + 1 : 0)
 			: (v[1] < v[0] ? (v[0] - v[1] - 1) / -v[2] + 1 : 0);

@@ -86,7 +86,7 @@ static void bind_macro(struct run *r, const struct macro *m, const struct args *
 	const struct node *n = m->node, *params = n->kid[n->kind == N_MACRO ? K0 : K1];
 	const struct plan *p = n->plan;
 	struct val kwargs = dict_new(r, 0), rest, caller = undef_name(STR("caller"));
-	unsigned used = 0, i = 0;
+	unsigned i = 0;
 
 	for (const struct node *k = params; k; k = k->next, i++) {
 		struct val *slot = &r->act->slot[k->ref.slot];
@@ -94,10 +94,8 @@ static void bind_macro(struct run *r, const struct macro *m, const struct args *
 		if (i < a->n)
 			*slot = a->at[i];
 		for (unsigned w = 0; i >= a->n && w < a->nkw; w++)
-			if (str_eq(a->names[w], k->name)) {
+			if (str_eq(a->names[w], k->name))
 				*slot = a->at[a->n + w];
-				used++;
-			}
 	}
 	for (unsigned w = 0; w < a->nkw; w++) {
 		bool is_param = false;
@@ -204,6 +202,14 @@ static void print_node(struct run *r, const struct node *n)
 		val_print(r, val_call(r, f, &a));
 }
 
+/* What blocks print is not made a string first. */
+static void print_text(struct run *r, struct val v)
+{
+	if (v.t != V_STR)
+		run_raise(r, "a block's text must be a string, not a %s", val_type_name(v));
+	out_put(r, v.s, v.n);
+}
+
 static void call_block(struct run *r, const struct node *n)
 {
 	struct val m = macro_new(r, n), f;
@@ -216,7 +222,7 @@ static void call_block(struct run *r, const struct node *n)
 	f = node_eval(r, n->kid[K0]->kid[K0]);
 	a = node_call_args(r, n->kid[K0], &m);
 	r->where = n;
-	val_print(r, val_call(r, f, &a));
+	print_text(r, val_call(r, f, &a));
 }
 
 /* --- loops --- */
@@ -386,7 +392,7 @@ static enum flow exec_captured(struct run *r, const struct node *n)
 		check_namespaces(r, n->kid[K0]);
 		node_assign(r, n->kid[K0], filtered(r, n->kid[K1], v));
 	} else {
-		val_print(r, filtered(r, n->kid[K1], v));
+		print_text(r, filtered(r, n->kid[K1], v));
 	}
 	frame_leave(r, &n->plan->frame);
 	return FLOW_ON;

@@ -154,13 +154,13 @@ FILTER(f_truncate)
 	int64_t n = arg_int(r, arg[0], 255), leeway = arg[3].t == V_NONE ? 5 : arg_int(r, arg[3], 5), e;
 	struct val end = arg[2].t == V_MISSING ? val_lit("...") : arg[2], s, words, sep = val_lit(" ");
 
-	if (v.t != V_STR || end.t != V_STR || (v.f | end.f) & F_MARKUP)
-		run_unsure(r, "truncate of what is no plain string");
-	e = text_len(r, end);
+	e = val_len(r, end);
 	if (n < e || leeway < 0)
 		run_raise(r, "truncate: bad length");
-	if (text_len(r, v) <= n + leeway)
+	if (val_len(r, v) <= n + leeway)
 		return v;
+	if (v.t != V_STR || end.t != V_STR || (v.f | end.f) & F_MARKUP)
+		run_unsure(r, "truncate of what is no plain string");
 	s = val_strn(v.s, text_offset(r, v, n - e));
 	if (!arg_true(r, arg[1], false)) {
 		words = text_split(r, s, &sep, 1, true);

@@ -101,8 +101,9 @@ static int64_t number(const char **p, const char *end)
 {
 	int64_t n = 0;
 
-	while (*p < end && **p >= '0' && **p <= '9' && n < 1000000)
-		n = n * 10 + *(*p)++ - '0';
+	for (; *p < end && **p >= '0' && **p <= '9'; ++*p)
+		if (n < 100000000)
+			n = n * 10 + (**p - '0');
 	return n;
 }
 
@@ -111,7 +112,7 @@ static int64_t number(const char **p, const char *end)
 struct percent {
 	struct val args;
 	uint32_t next;
-	bool tuple, mapping, used;
+	bool tuple, used;
 };
 
 static struct val next_arg(struct run *r, struct percent *x)
@@ -144,7 +145,6 @@ static void conversion(struct run *r, struct percent *x, const char **pp, const 
 		if (!found)
 			run_raise(r, "no such key in the format's mapping");
 		v = val_force(r, found);
-		x->mapping = true;
 		p = close + 1;
 	}
 	for (; p < end && strchr("-+ #0", *p); p++) {
@@ -227,11 +227,10 @@ struct val text_percent(struct run *r, struct val format, struct val args)
 		run_step(r, 4);
 		conversion(r, &x, &p, end, f);
 	}
+	/* What has items is taken for a mapping, which may be left over. */
 	if (x.tuple ? x.next < x.args.n
-		    : !x.used && !x.mapping && args.t != V_DICT && args.t != V_LIST && args.t != V_RANGE)
+		    : !x.used && args.t != V_DICT && args.t != V_LIST && args.t != V_RANGE && args.t != V_UNDEF)
 		run_raise(r, "not all arguments converted during string formatting");
-	if (!x.tuple && !x.used && !x.mapping && (args.t == V_LIST || args.t == V_RANGE))
-		run_unsure(r, "a format without conversions");
 	format = out_end(r, &o);
 	format.f = f;
 	return format;

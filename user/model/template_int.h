@@ -118,7 +118,7 @@ struct dict {
 #define DICT_PLAIN 8
 
 struct range {
-	int64_t start, step;
+	int64_t start, stop, step;
 	int64_t n;
 };
 

@@ -217,6 +217,7 @@ bool iter_next(struct run *r, struct iter *it, struct val *ret)
 		*ret = val_item_at(r, of, 0);
 		it->of.s += ret->n;
 		it->of.n -= ret->n;
+		ret->f &= (uint8_t)~F_MARKUP;
 		return true;
 	case V_RANGE:
 		if (it->at >= of.range->n)

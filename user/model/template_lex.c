@@ -387,10 +387,8 @@ static bool name_char(char c)
 	return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
-static void tag(struct lexer *l, bool block)
+static void tag(struct lexer *l, bool block, uint32_t pos)
 {
-	uint32_t pos = at(l, l->p);
-
 	for (;;) {
 		const char *to = NULL, *p = l->p;
 
@@ -477,7 +475,7 @@ void template_lex(struct compiler *c)
 			raw_body(&l, at(&l, p));
 		} else if (var || block) {
 			push(c, var ? T_VAR : T_BLOCK, at(&l, p));
-			tag(&l, block);
+			tag(&l, block, at(&l, p));
 		} else {
 			comment(&l, at(&l, p));
 		}

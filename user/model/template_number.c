@@ -211,11 +211,12 @@ static int shortest(double d, char digits[24], int *ret_exp)
 	char text[48];
 	int n;
 
-	for (n = 15; n <= 17; n++) {
+	/* 15 digits always come back, but from a number that has fewer bits than others. */
+	for (n = d < 2.3e-308 ? 1 : 15; n <= 17; n++) {
 		snprintf(text, sizeof(text), "%.*e", n - 1, d);
 		digits[0] = text[0];
 		memcpy(digits + 1, text + 2, (size_t)n - 1);
-		*ret_exp = atoi(text + n + 2);
+		*ret_exp = atoi(strchr(text, 'e') + 1);
 		if (reads_back(digits, n, *ret_exp, d))
 			break;
 		/* Below a power of two the nearest 16 digits may be too far away while the next ones are not. */
@@ -366,6 +367,18 @@ static struct val int_op(struct run *r, char op, int64_t a, int64_t b)
 	return val_int(v);
 }
 
+static struct val float_pow(struct run *r, double a, double b)
+{
+	double v;
+
+	if (a == 0 && b < 0)
+		run_raise(r, "0.0 cannot be raised to a negative power");
+	v = pow(a, b);
+	if (!isfinite(v))
+		run_unsure(r, "a power that is no number");
+	return val_float(v);
+}
+
 static struct val float_op(struct run *r, char op, double a, double b)
 {
 	if ((op == '/' || op == 'f' || op == '%') && b == 0)
@@ -384,7 +397,7 @@ static struct val float_op(struct run *r, char op, double a, double b)
 	case 'f':
 		return val_float(float_floordiv(a, b));
 	default:
-		run_unsure(r, "powers of floats");
+		return float_pow(r, a, b);
 	}
 }
 
@@ -444,7 +457,7 @@ struct val val_binary(struct run *r, char op, struct val a, struct val b)
 		}
 		return text_concat(r, a, b);
 	}
-	if (op == '%' && a.t == V_STR && b.t != V_UNDEF)
+	if (op == '%' && a.t == V_STR)
 		return text_percent(r, a, b);
 	if (a.t >= V_BOOL && a.t <= V_FLOAT && b.t >= V_BOOL && b.t <= V_FLOAT)
 		return float_op(r, op, val_double(r, a), val_double(r, b));

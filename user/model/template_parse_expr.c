@@ -316,6 +316,28 @@ static struct node *parse_subscribed(struct compiler *c)
 	return grow(c, n);
 }
 
+/* Up to the closing bracket: one, or a tuple of none or several. */
+static struct node *parse_subscripts(struct compiler *c, uint32_t pos)
+{
+	struct node *first = NULL, **tail = &first, *tuple;
+
+	while (tok_now(c)->type != T_RBRACKET) {
+		if (first)
+			tok_expect(c, T_COMMA);
+		*tail = parse_subscribed(c);
+		tail = &(*tail)->next;
+	}
+	tok_next(c);
+	if (first && !first->next)
+		return first;
+	for (const struct node *k = first; k; k = k->next)
+		if (k->kind == N_SLICE)
+			compile_refuse(c, k->pos, "a slice among several subscripts is not supported");
+	tuple = node_new(c, N_TUPLE, pos);
+	tuple->kid[K0] = first;
+	return grow(c, tuple);
+}
+
 static struct node *parse_subscript(struct compiler *c, struct node *of)
 {
 	const struct token *t = tok_next(c), *name = tok_now(c);
@@ -332,10 +354,7 @@ static struct node *parse_subscript(struct compiler *c, struct node *of)
 			compile_refuse(c, name->pos, "expected a name or a number");
 		return grow(c, n);
 	}
-	n->kid[K1] = parse_subscribed(c);
-	if (tok_now(c)->type == T_COMMA)
-		compile_refuse(c, tok_now(c)->pos, "more than one subscript is not supported");
-	tok_expect(c, T_RBRACKET);
+	n->kid[K1] = parse_subscripts(c, t->pos);
 	return grow(c, n);
 }
 

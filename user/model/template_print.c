@@ -163,14 +163,10 @@ static void print_other(struct run *r, struct val v)
 	char buf[100];
 
 	switch (v.t) {
-	case V_RANGE: {
-		int64_t stop = v.range->start + v.range->n * v.range->step;
-
-		if (v.range->n == 0 || v.range->step != 1)
-			run_unsure(r, "the text of a range");
-		snprintf(buf, sizeof(buf), "range(%lld, %lld)", (long long)v.range->start, (long long)stop);
+	case V_RANGE:
+		snprintf(buf, sizeof(buf), v.range->step == 1 ? "range(%lld, %lld)" : "range(%lld, %lld, %lld)",
+			 (long long)v.range->start, (long long)v.range->stop, (long long)v.range->step);
 		return put_lit(r, buf);
-	}
 	case V_VIEW:
 		return repr_view(r, v);
 	case V_NS:

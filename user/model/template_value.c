@@ -456,6 +456,9 @@ static int64_t slice_index(struct run *r, const struct val *v, int64_t n, int64_
 static struct val slice_text(struct run *r, struct val of, int64_t from, int64_t to, int64_t by, int64_t n)
 {
 	struct val v = of;
+	const char **at, *p;
+	struct out o;
+	int64_t i;
 
 	if (by == 1) {
 		size_t a = text_offset(r, of, from), b = a;
@@ -469,18 +472,29 @@ static struct val slice_text(struct run *r, struct val of, int64_t from, int64_t
 		v.n = (uint32_t)(b - a);
 		return v;
 	}
-	v = val_lit("");
-	v.f = of.f & F_MARKUP;
-	if (!text_ascii(of) && (n > 10000 || by != -1))
-		run_unsure(r, "a slice by steps of a long text");
-	for (int64_t i = from; by > 0 ? i < to : i > to; i += by) {
-		struct val c = val_item_at(r, of, i);
-
-		run_step(r, 1);
-		c.f = v.f;
-		v = text_concat(r, v, c);
+	at = run_get(r, ((size_t)n + 1) * sizeof(*at));
+	run_step(r, (uint64_t)n / 4);
+	for (p = of.s, i = 0; i < n; i++) {
+		at[i] = p;
+		utf8_next(&p);
 	}
+	at[n] = p;
+	out_capture(r, &o);
+	for (i = from; by > 0 ? i < to : i > to; i += by)
+		out_put(r, at[i], (size_t)(at[i + 1] - at[i]));
+	v = out_end(r, &o);
+	v.f = of.f & (F_MARKUP | F_ASCII);
 	return v;
+}
+
+static struct val slice_range(struct run *r, const struct range *of, int64_t from, int64_t to, int64_t by,
+			      int64_t count)
+{
+	struct range *x = run_get(r, sizeof(*x));
+
+	*x = (struct range){ .start = of->start + from * of->step, .stop = of->start + to * of->step, .n = count };
+	x->step = of->step * by;
+	return (struct val){ .t = V_RANGE, .range = x };
 }
 
 struct val val_slice(struct run *r, struct val of, const struct val *start, const struct val *stop,
@@ -493,8 +507,6 @@ struct val val_slice(struct run *r, struct val of, const struct val *start, cons
 		undef_used(r, of);
 	if (!is_sequence(of))
 		run_raise(r, "a %s cannot be sliced", val_type_name(of));
-	if (of.t == V_RANGE)
-		run_unsure(r, "a slice of a range");
 	if (by_ && by_->t != V_NONE) {
 		if (!is_int(*by_) || by_->i == 0)
 			run_raise(r, "bad step of a slice");
@@ -503,9 +515,13 @@ struct val val_slice(struct run *r, struct val of, const struct val *start, cons
 	n = val_len(r, of);
 	from = slice_index(r, start, n, by < 0 ? n - 1 : 0, by < 0);
 	to = slice_index(r, stop, n, by < 0 ? -1 : n, by < 0);
+	if (by > INT32_MAX || by < INT32_MIN)
+		run_unsure(r, "a slice by very large steps");
 	if (of.t == V_STR)
 		return slice_text(r, of, from, to, by, n);
 	count = by > 0 ? (to > from ? (to - from - 1) / by + 1 : 0) : from > to ? (from - to - 1) / -by + 1 : 0;
+	if (of.t == V_RANGE)
+		return slice_range(r, of.range, from, to, by, count);
 	if (by == 1 || count == 0) {
 		v = val_of((enum vtype)of.t);
 		v.at = of.at + (count ? from : 0);

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What the engine does to a chat request before the template, seen through small templates.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+
+#include "base/buf.h"
+#include "model/chat.h"
+
+#define N(a) (sizeof(a) / sizeof((a)[0]))
+#define ALL  "{% for m in messages %}{{ m }}{% endfor %}"
+
+static int append(void *ctx, const char *p, size_t n)
+{
+	return buf_put(ctx, p, n);
+}
+
+/* <text> NULL: the engine refuses the request. */
+struct chat_case {
+	const char *source, *request, *text;
+};
+
+static void renders(const struct chat_case *p, size_t n)
+{
+	static const char config[] =
+		"{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":\"</s>\",\"pad_token\":null,\"x\":1,"
+		"\"model_max_length\":1000000000000000019884624838656,"
+		"\"extra_special_tokens\":{\"boi\":\"<boi>\"}}";
+	char why[100];
+	struct chat_tokens *tokens = chat_tokens_parse(STR(config), why, sizeof(why));
+	struct template_work *w = template_work_new();
+
+	assert_non_null(tokens);
+	for (size_t i = 0; i < n; i++) {
+		struct chat_in in = { .request = str_of(p[i].request), .tokens = tokens, .utc = true };
+		struct template_error err;
+		struct template *t = template_compile(str_of(p[i].source), &err);
+		struct buf out = { 0 };
+		int r;
+
+		assert_non_null(t);
+		r = chat_render(t, w, &in, (struct template_sink){ append, &out }, &err);
+		buf_put(&out, "", 1);
+		if (p[i].text ? r || strcmp(buf_data(&out), p[i].text) != 0 : r != TEMPLATE_RAISED)
+			fail_msg("%s\n%s\n  gives %d \"%s\" (%s)\n  not \"%s\"", p[i].source, p[i].request, r,
+				 buf_data(&out), err.text, p[i].text ? p[i].text : "an error");
+		buf_free(&out);
+		template_unref(t);
+	}
+	template_work_free(w);
+	chat_tokens_free(tokens);
+}
+
+static void messages_are_rebuilt_with_known_keys_in_one_order(void **state)
+{
+	static const struct chat_case p[] = {
+		{ ALL, "{\"messages\":[{\"name\":\"z\",\"id\":1,\"content\":\"hi\",\"role\":\"user\"}]}",
+		  "{'role': 'user', 'content': 'hi', 'name': 'z'}" },
+		{ ALL, "{\"messages\":[{\"role\":\"tool\",\"tool_call_id\":\"a\",\"content\":null}]}",
+		  "{'role': 'tool', 'content': '', 'tool_call_id': 'a'}" },
+		{ ALL,
+		  "{\"messages\":[{\"role\":\"assistant\",\"content\":\"hi\",\"tool_calls\":[],\"refusal\":null}]}",
+		  "{'role': 'assistant', 'content': 'hi'}" },
+		{ ALL, "{\"messages\":[]}", NULL },
+		{ ALL, "{\"messages\":[{\"content\":\"x\"}]}", NULL },
+		{ ALL, "{\"messages\":[{\"role\":\"user\",\"content\":5}]}", NULL },
+		{ ALL, "{\"messages\":\"x\"}", NULL },
+		{ ALL, "[]", NULL },
+		{ ALL,
+		  "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"messages\":[{\"role\":\"user\",\"content\":"
+		  "\"b\"}]}",
+		  "{'role': 'user', 'content': 'b'}" },
+	};
+
+	renders(p, N(p));
+}
+
+static void arguments_of_tool_calls_become_objects(void **state)
+{
+#define CALL(args)                                                                                                     \
+	"{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"type\":\"function\",\"function\":" \
+	"{\"name\":\"f\"" args "}}]}]}"
+	static const char show[] = "{{ messages[0].tool_calls[0].function.arguments|tojson }}";
+	static const struct chat_case p[] = {
+		{ show, CALL(",\"arguments\":\"{\\\"b\\\": 1.0, \\\"a\\\": [null]}\""), "{\"b\": 1.0, \"a\": [null]}" },
+		{ show, CALL(",\"arguments\":\"\""), "{}" },
+		{ show, CALL(""), "{}" },
+		{ show, CALL(",\"arguments\":\"{oops\""), "{}" },
+		{ show, CALL(",\"arguments\":\"[1]\""), "{}" },
+		{ show, CALL(",\"arguments\":{\"a\":1}"), "{\"a\": 1}" },
+		{ "{{ messages[0].tool_calls }}", CALL(",\"arguments\":\"{}\",\"more\":1"),
+		  "[{'function': {'arguments': {}, 'name': 'f'}, 'type': 'function'}]" },
+		{ show,
+		  "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"type\":\"custom\",\"function\":{}}]}]}",
+		  NULL },
+	};
+
+	renders(p, N(p));
+}
+
+static void reasoning_has_two_names_and_needs_content(void **state)
+{
+	static const char show[] = "{% for m in messages %}<{{ m.reasoning }}|{{ m.reasoning_content }}>{% endfor %}";
+	static const struct chat_case p[] = {
+		{ show, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"A\",\"reasoning_content\":\"R\"}]}",
+		  "<R|R>" },
+		{ show, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"reasoning\":\"R\"}]}", "<R|R>" },
+		{ show, "{\"messages\":[{\"role\":\"assistant\",\"reasoning\":\"R\"}]}", "<R|R>" },
+		{ show, "{\"messages\":[{\"role\":\"assistant\",\"content\":null,\"reasoning\":\"R\"}]}", "<|>" },
+		{ show, "{\"messages\":[{\"role\":\"user\",\"content\":\"A\",\"reasoning\":\"R\"}]}", "<|>" },
+	};
+
+	renders(p, N(p));
+}
+
+static void content_is_text_or_parts_as_the_template_walks_it(void **state)
+{
+#define PARTS                                                                                                   \
+	"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\"," \
+	"\"text\":\"\"},\"b\"]}]}"
+#define WALK "{% for m in messages %}{% for p in m.content %}[{{ p.type }}:{{ p.text }}]{% endfor %}{% endfor %}"
+	static const struct chat_case p[] = {
+		{ "{{ messages[0].content }}", PARTS, "a\nb" },
+		{ WALK, PARTS, "[text:a][text:][text:b]" },
+		{ WALK, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", "[text:x]" },
+		{ WALK, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{}}]}]}",
+		  "[image:]" },
+		{ "{{ messages[0].content }}",
+		  "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{}}]}]}",
+		  NULL },
+		{ "{% macro r(c) %}{% for p in c %}{{ p.text }};{% endfor %}{% endmacro %}"
+		  "{% set all = messages[0:] %}{% for m in all %}{{ r(m['content']) }}{% endfor %}",
+		  PARTS, "a;;b;" },
+		{ "{% for a, b in messages[0].items() %}{{ b }}{% endfor %}{% for m in messages %}{% for p in "
+		  "m.content %}"
+		  "{% endfor %}{% endfor %}",
+		  PARTS,
+		  "user[{'type': 'text', 'text': 'a'}, {'type': 'text', 'text': ''}, {'type': 'text', 'text': 'b'}]" },
+	};
+
+	renders(p, N(p));
+}
+
+static void a_billing_line_is_taken_out_of_the_system_text(void **state)
+{
+	static const struct chat_case p[] = {
+		{ "{{ messages[0].content }}",
+		  "{\"messages\":[{\"role\":\"system\",\"content\":[{\"type\":\"text\",\"text\":\"x-anthropic-billing-"
+		  "header: "
+		  "a\"},{\"type\":\"text\",\"text\":\"S\"}]}]}",
+		  "S" },
+		{ "{{ messages[0].content }}",
+		  "{\"messages\":[{\"role\":\"system\",\"content\":\"x-anthropic-billing-header: a\\nS\\nT\"}]}",
+		  "S\nT" },
+		{ "{{ messages[0].content }}",
+		  "{\"messages\":[{\"role\":\"user\",\"content\":\"x-anthropic-billing-header: a\\nS\"}]}",
+		  "x-anthropic-billing-header: a\nS" },
+	};
+
+	renders(p, N(p));
+}
+
+static void tools_get_null_for_what_they_lack(void **state)
+{
+	static const struct chat_case p[] = {
+		{ "{{ tools|tojson }}",
+		  "{\"tools\":[{\"function\":{\"strict\":null,\"name\":\"f\",\"x\":1}}],\"messages\":[{\"role\":"
+		  "\"user\","
+		  "\"content\":\"x\"}]}",
+		  "[{\"type\": \"function\", \"function\": {\"name\": \"f\", \"description\": null, \"parameters\": "
+		  "null}}]" },
+		{ "{{ tools is none }}", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", "True" },
+		{ "x", "{\"tools\":[],\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", NULL },
+	};
+
+	renders(p, N(p));
+}
+
+static void variables_come_from_config_kwargs_and_request(void **state)
+{
+#define WITH(more) "{" more "\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}"
+	static const struct chat_case p[] = {
+		{ "{{ bos_token }}{{ eos_token }}{{ pad_token is defined }}{{ boi }}", WITH(""), "<s></s>False<boi>" },
+		{ "{{ add_generation_prompt }}{{ documents }}{{ enable_thinking is defined }}", WITH(""),
+		  "TrueNoneFalse" },
+		{ "{{ a }}{{ bos_token }}{{ n is defined }}",
+		  WITH("\"chat_template_kwargs\":{\"a\":1,\"bos_token\":\"B\",\"n\":null},"), "1BFalse" },
+		{ "{{ reasoning_effort }}{{ enable_thinking }}", WITH("\"reasoning_effort\":\"none\","), "noneFalse" },
+		{ "{{ reasoning_effort is defined }}{{ enable_thinking }}", WITH("\"reasoning_effort\":\"auto\","),
+		  "FalseTrue" },
+		{ "{{ tokenizer_kwargs is defined }}", WITH("\"chat_template_kwargs\":{\"tokenizer_kwargs\":1},"),
+		  "False" },
+		{ "x", WITH("\"chat_template_kwargs\":{\"tokenize\":false},"), NULL },
+	};
+
+	renders(p, N(p));
+}
+
+static void developers_become_the_system_unless_the_template_knows_them(void **state)
+{
+#define DEV                                                                                             \
+	"{\"messages\":[{\"role\":\"system\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"q\"}," \
+	"{\"role\":\"developer\",\"content\":\"b\"}]}"
+	static const struct chat_case p[] = {
+		{ "{% for m in messages %}{{ m.role }}={{ m.content }};{% endfor %}", DEV, "system=a\n\nb;user=q;" },
+		{ "{% for m in messages %}{{ m.role }}={{ m.content }};{% endfor %}{# 'developer' #}", DEV,
+		  "system=a;user=q;developer=b;" },
+	};
+
+	renders(p, N(p));
+}
+
+static void the_final_message_can_be_continued(void **state)
+{
+#define GO(text)                                                                                                  \
+	"{\"add_generation_prompt\":false,\"continue_final_message\":true,\"messages\":[{\"role\":\"assistant\"," \
+	"\"content\":\"" text "\"}]}"
+	static const struct chat_case p[] = {
+		{ "{% for m in messages %}<{{ m.content }}>{% endfor %}", GO("One, "), "<One, " },
+		{ "{% for m in messages %}<{{ m.content|trim }}>{% endfor %}", GO("One, "), "<One," },
+		{ "{% for m in messages %}<{{ m.role }}>{% endfor %}", GO("One"), NULL },
+		{ "{% for m in messages %}<{{ m.content|upper }}>{% endfor %}", GO("One"), NULL },
+		{ "{% for m in messages %}<{{ m.content }}>{% endfor %}",
+		  "{\"continue_final_message\":true,\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}", NULL },
+	};
+
+	renders(p, N(p));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(messages_are_rebuilt_with_known_keys_in_one_order),
+		cmocka_unit_test(arguments_of_tool_calls_become_objects),
+		cmocka_unit_test(reasoning_has_two_names_and_needs_content),
+		cmocka_unit_test(content_is_text_or_parts_as_the_template_walks_it),
+		cmocka_unit_test(a_billing_line_is_taken_out_of_the_system_text),
+		cmocka_unit_test(tools_get_null_for_what_they_lack),
+		cmocka_unit_test(variables_come_from_config_kwargs_and_request),
+		cmocka_unit_test(developers_become_the_system_unless_the_template_knows_them),
+		cmocka_unit_test(the_final_message_can_be_continued),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
