@@ -114,8 +114,14 @@ enum carrier_why carrier_bind(struct carrier_worker *w, struct carrier_pair *p, 
 
 enum carrier_arm carrier_arm(struct carrier_worker *w, struct carrier_pair *p, const struct carrier_arming *a)
 {
-	enum carrier_arm r = p->id ? carriers[p->carrier]->arm(w, splicer_of(w), p, a) : CARRIER_NEVER;
+	enum carrier_arm r = CARRIER_NEVER;
+	uint64_t began;
 
+	if (p->id) {
+		began = time_mono();
+		r = carriers[p->carrier]->arm(w, splicer_of(w), p, a);
+		atomic_fetch_add_explicit(&w->arm_ns, time_mono() - began, memory_order_relaxed);
+	}
 	p->armed = r == CARRIER_ARMED;
 	return r;
 }

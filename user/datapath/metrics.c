@@ -78,6 +78,9 @@ static void write_workers(struct datapath *dp, struct buf *b)
 	family(b, "splice_arms_total", "counter", "Attempts to arm a splice");
 	for (unsigned i = 0; i <= KVS_ARM_N; i++)
 		labelled(b, "splice_arms_total", "result", arms[i], sum(dp, offsetof(struct carrier_worker, arms), i));
+	family(b, "splice_arm_seconds_total", "counter", "Time that the workers spent on these attempts");
+	buf_printf(b, PREFIX "splice_arm_seconds_total %.9f\n",
+		   (double)sum(dp, offsetof(struct carrier_worker, arm_ns), 0) / NS_PER_S);
 	family(b, "splice_events_total", "counter", "What was told of splices under way");
 	for (unsigned i = 0; i < CARRIER_EVENTS_N; i++)
 		labelled(b, "splice_events_total", "event", events[i],

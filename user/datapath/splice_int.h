@@ -184,6 +184,7 @@ struct carrier_worker {
 	struct note *inbox, **inbox_end;
 	bool posted;
 	_Atomic uint64_t conns[2][CARRIER_WHYS_N], pairs[CARRIER_WHYS_N], arms[KVS_ARM_N + 1], events[CARRIER_EVENTS_N];
+	_Atomic uint64_t arm_ns;		  /* spent on attempts to arm */
 	_Atomic uint64_t bytes, segments, chunks; /* of splices that are unbound */
 };
 
