@@ -190,6 +190,11 @@ bench: all ## compare with HAProxy and nginx (root; ONLY=small,stream,long,memor
 	@tools/bench/run.py --bin $(OUT)/bin $(if $(filter-out unit bpf e2e fuzz,$(ONLY)),--only $(ONLY)) \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MD),--md $(MD))
 
+bench-splice: all ## what the splice must reach, beside the relay, HAProxy and nginx (root; 10 min; ROUNDS=N MD=FILE)
+	@tools/check/deps.sh bench
+	@tools/bench/run.py --bin $(OUT)/bin --only stream,loss,big,many,stall,life \
+		--candidates direct,kvsteer,kvsteer-tc,haproxy,nginx $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MD),--md $(MD))
+
 deps: ## install the missing Debian packages (root)
 	@tools/check/deps.sh dev
 
@@ -252,6 +257,6 @@ clean: ## remove .output
 
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all always help need unit bpf fuzz-bins tsan-bins check check-built demo bench bench-index bench-bpe check-tokenizers deps fuzz fuzz-run lint \
+.PHONY: all always help need unit bpf fuzz-bins tsan-bins check check-built demo bench bench-splice bench-index bench-bpe check-tokenizers deps fuzz fuzz-run lint \
 	check-layers coverage compile_commands.json install clean
 -include $(shell find .output -name '*.d' 2>/dev/null)

@@ -3,6 +3,7 @@
  *
  *   pods    the upstream: OpenAI-like answers and streams, each event stamped when it is sent
  *   load    the client: open loop, windows, latencies; reads the CPU time of the gateway at the window's edges
+ *   loss    a program on a device that loses packets
  *   soak    one idle-class spinner per CPU that counts what everything else takes
  *   get     one GET, the body to stdout
  *
@@ -22,6 +23,7 @@
 int pods_main(int argc, char **argv);
 int load_main(int argc, char **argv);
 int soak_main(int argc, char **argv);
+int loss_main(int argc, char **argv);
 
 /* "A.B.C.D:PORT" to an address. 0, or -EINVAL. */
 int addr_parse(const char *s, struct sockaddr_storage *ret, socklen_t *ret_len);
@@ -45,6 +47,7 @@ struct watch {
 struct snap {
 	uint64_t t;
 	uint64_t gw;	/* run time of the gateway's threads */
+	uint64_t wakes; /* how often one of them slept and was woken */
 	uint64_t own;	/* of the client, the pods, the soaker and the gateway */
 	uint64_t busy;	/* of all threads of the machine */
 	uint64_t taken; /* from the soaker, all CPUs */
@@ -78,7 +81,15 @@ bool reply_begun(const struct reply *r);
  */
 int reply_feed(struct reply *r, const char *p, size_t n, reply_line_fn *fn, void *arg);
 
-/* --- prompts (prompt.c) --- */
+/* --- text (prompt.c) --- */
+
+/* A server-sent event of <size> bytes with a stamp of its sending; the rest is always the same. */
+#define EVENT_MAX      4000
+#define EVENT_STAMP_AT 12
+#define EVENT_STAMP    20 /* digits */
+
+/* To <to>, which has room for EVENT_MAX; the stamp is zeros. Its length: <size>, or what it needs at least. */
+size_t event_build(char *to, size_t size);
 
 /* <size> bytes of text as it stands inside a JSON string: words, escapes, UTF-8; never cut inside of one. The text is
  * a function of <seed>. Free with free().

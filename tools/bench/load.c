@@ -4,7 +4,9 @@
  *
  * A run is: ramp, settle, window, drain. Only what falls into the window counts. For pooled kinds (small, long) the
  * window begins after the settling time and takes the requests due in it; for streams when all streams have begun and
- * it takes the events read in it; for hold and idle it is the moment when all stand.
+ * it takes the events read in it; for hold and idle it is the moment when all stand. A stall is a window in which
+ * nothing is read. Short is small streams, churn the same with a connection for each; length and chunked are one long
+ * answer.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -31,8 +33,9 @@
 #define RAMP_LIMIT  (20 * NS_PER_S)
 #define DRAIN_LIMIT (5 * NS_PER_S)
 
-enum kind { SMALL, LONG, STREAM, HOLD, IDLE };
-static const char *const kinds[] = { "small", "long", "stream", "hold", "idle" };
+enum kind { SMALL, LONG, STREAM, HOLD, IDLE, SHORT, CHURN, STALL, LENGTH, CHUNKED };
+static const char *const kinds[] = { "small", "long",  "stream", "hold",   "idle",
+				     "short", "churn", "stall",	 "length", "chunked" };
 
 enum phase { RAMP, SETTLE, WINDOW, DRAIN, OVER };
 enum conn_state { CLOSED, FREE, SENDING, WAITING, KEPT };
@@ -96,8 +99,10 @@ static size_t prefix_len, tail_len, n_tails;
 
 static uint32_t issued, finished, begun, errors, in_window, unfinished;
 static int bad_status;
-static uint64_t events_window;
-static struct sample lat, gap, first, last;
+static uint64_t events_window, body_bytes;
+static struct sample lat, gap, first, last, ttft;
+static char event[EVENT_MAX];
+static size_t event_n;
 static char buf[1 << 18];
 static uint64_t now;
 
@@ -138,7 +143,17 @@ static void sample_print(const char *name, struct sample *s)
 
 static bool pooled(void)
 {
-	return opt.kind == SMALL || opt.kind == LONG;
+	return opt.kind == SMALL || opt.kind == LONG || opt.kind == SHORT || opt.kind == CHURN;
+}
+
+static bool streams(void)
+{
+	return opt.kind == STREAM || opt.kind == HOLD || opt.kind == SHORT || opt.kind == CHURN || opt.kind == STALL;
+}
+
+static bool pieces(void)
+{
+	return opt.kind == LENGTH || opt.kind == CHUNKED;
 }
 
 /* --- connections --- */
@@ -155,12 +170,14 @@ static void conn_arm(struct conn *c, bool out)
 static int conn_open(struct conn *c)
 {
 	struct epoll_event e = { .events = EPOLLIN | EPOLLOUT, .data.ptr = c };
-	int one = 1;
+	int one = 1, little = 16384;
 
 	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->fd < 0)
 		return -errno;
 	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (opt.kind == STALL)
+		setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &little, sizeof(little));
 	if (connect(c->fd, (struct sockaddr *)&opt.target[c->target], opt.target_len) && errno != EINPROGRESS) {
 		close(c->fd);
 		return -errno;
@@ -218,9 +235,11 @@ static void request_begin(struct conn *c, uint64_t due)
 	c->t_first = c->t_last = 0;
 	reply_init(&c->r);
 	body = c->body[0].iov_len + c->body[1].iov_len + c->body[2].iov_len;
-	if (opt.kind == STREAM || opt.kind == HOLD)
+	if (streams())
 		snprintf(spec, sizeof(spec), "X-Bench: stream chunks=%u rate=%u size=%u\r\n", opt.chunks,
 			 opt.chunk_rate, opt.chunk_size);
+	else if (pieces())
+		snprintf(spec, sizeof(spec), "X-Bench: %s pieces=%u\r\n", kinds[opt.kind], opt.chunks);
 	n = snprintf(c->head, sizeof(c->head),
 		     "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: OpenAI/Python 1.99.1\r\nAccept: application/json\r\n"
 		     "Content-Type: application/json\r\nAuthorization: Bearer sk-0123456789abcdef0123456789abcdef\r\n"
@@ -276,16 +295,21 @@ static void reply_line(void *arg, const char *line, size_t n)
 		c->begun = true;
 		begun++;
 	}
-	if (opt.kind == SMALL || opt.kind == IDLE || !n)
+	if (opt.kind == SMALL || opt.kind == IDLE || pieces() || !n)
 		return;
 	if (opt.kind == LONG) {
 		c->t_first = number_after(line, n, "\"t_first\":");
 		c->t_last = number_after(line, n, "\"t_last\":");
 		return;
 	}
-	t = n > 32 ? number_after(line, 32, "{\"t\":\"") : 0;
+	t = n > EVENT_STAMP_AT + EVENT_STAMP ? number_after(line, EVENT_STAMP_AT + EVENT_STAMP, "{\"t\":\"") : 0;
 	if (t) {
-		c->events++;
+		if (n != event_n || memcmp(line, event, EVENT_STAMP_AT) != 0 ||
+		    memcmp(line + EVENT_STAMP_AT + EVENT_STAMP, event + EVENT_STAMP_AT + EVENT_STAMP,
+			   n - EVENT_STAMP_AT - EVENT_STAMP) != 0)
+			return; /* one event too few */
+		if (!c->events++)
+			sample_add(&ttft, (int64_t)(now - c->due));
 		if (phase == WINDOW) {
 			events_window++;
 			sample_add(&gap, (int64_t)now - t);
@@ -297,16 +321,16 @@ static void reply_line(void *arg, const char *line, size_t n)
 
 static void request_done(struct conn *c)
 {
-	bool stream = opt.kind == STREAM || opt.kind == HOLD;
-
-	if (c->r.status != 200 || (stream && (!c->ended || c->events != opt.chunks))) {
+	body_bytes += c->r.body;
+	if (c->r.status != 200 || (streams() && (!c->ended || c->events != opt.chunks)) ||
+	    (pieces() && c->r.body != (uint64_t)opt.chunks * opt.chunk_size)) {
 		conn_fail(c);
 		return;
 	}
 	finished++;
 	if (phase == WINDOW)
 		in_window++;
-	if (pooled() && c->due >= t_beg && c->due < t_end) {
+	if (pieces() || (pooled() && c->due >= t_beg && c->due < t_end)) {
 		sample_add(&lat, (int64_t)(now - c->due));
 		if (c->t_last) {
 			sample_add(&first, c->t_first - (int64_t)c->wrote);
@@ -314,7 +338,7 @@ static void request_done(struct conn *c)
 		}
 	}
 	c->state = pooled() ? FREE : KEPT;
-	if (c->r.close)
+	if (c->r.close || opt.kind == CHURN)
 		conn_close(c);
 	if (pooled())
 		conn_free_again(c);
@@ -413,8 +437,10 @@ static void phase_step(void)
 	if (phase == DRAIN) {
 		uint64_t limit = DRAIN_LIMIT;
 
-		if (opt.kind == STREAM || opt.kind == HOLD)
+		if (streams())
 			limit += (uint64_t)opt.chunks * NS_PER_S / opt.chunk_rate;
+		if (pieces())
+			limit += RAMP_LIMIT;
 		if (q_head == q_tail && finished + errors >= issued)
 			phase = OVER;
 		else if (now > t_end + limit || opt.kind == IDLE)
@@ -451,7 +477,11 @@ static void run(void)
 		phase_step();
 		ns = next_event();
 		wait = (struct timespec){ .tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S) };
-		n = epoll_pwait2(ep, ev, 256, &wait, NULL);
+		n = 0;
+		if (opt.kind == STALL && phase == WINDOW)
+			nanosleep(&wait, NULL);
+		else
+			n = epoll_pwait2(ep, ev, 256, &wait, NULL);
 		now = time_mono();
 		for (int i = 0; i < n; i++)
 			conn_event(ev[i].data.ptr, ev[i].events);
@@ -477,6 +507,7 @@ static void report(void)
 	       "\"bad_status\":%d,\"done\":%u,\"events\":%" PRIu64 ",\"begun\":%u",
 	       kinds[opt.kind], (double)(at_end.t - at_beg.t) / 1e9, issued, finished, errors, unfinished, bad_status,
 	       in_window, events_window, begun);
+	printf(",\"body_bytes\":%" PRIu64 ",\"gw_wakes\":%" PRIu64, body_bytes, at_end.wakes - at_beg.wakes);
 	printf(",\"gw_ns\":%" PRIu64 ",\"own_ns\":%" PRIu64 ",\"busy_ns\":%" PRIu64 ",\"taken_ns\":%" PRIu64,
 	       at_end.gw - at_beg.gw, at_end.own - at_beg.own, at_end.busy - at_beg.busy, at_end.taken - at_beg.taken);
 	printf(",\"busy_exact\":%d,\"rss_base\":%" PRIu64 ",\"rss\":%" PRIu64, at_end.busy_exact, at_base.rss,
@@ -485,6 +516,7 @@ static void report(void)
 	sample_print("chunk", &gap);
 	sample_print("first", &first);
 	sample_print("last", &last);
+	sample_print("ttft", &ttft);
 	printf("}\n");
 }
 
@@ -503,7 +535,7 @@ static int bodies_make(void)
 	prefix_len = is_long ? text / 10 * 9 : text / 2;
 	tail_len = text - prefix_len;
 	n_tails = is_long ? (size_t)((opt.settle + opt.dur) * opt.rate * 1.5) + 64 : 4096;
-	if (opt.kind == IDLE || opt.kind == HOLD)
+	if (opt.kind == IDLE || opt.kind == HOLD || opt.kind == SHORT || opt.kind == CHURN)
 		n_tails = 8; /* what a connection holds is asked for, not what an index of prompts does */
 	tails = calloc(n_tails, sizeof(*tails));
 	for (uint32_t i = 0; i < opt.n_prefixes; i++) {
@@ -530,7 +562,7 @@ static int conns_make(void)
 	ep = epoll_create1(EPOLL_CLOEXEC);
 	for (uint32_t i = opt.n_conns; i-- > 0;) {
 		conns[i].target = i % opt.n_targets;
-		if (pooled()) {
+		if (pooled() && opt.kind != CHURN) {
 			if (conn_open(&conns[i]))
 				return -errno;
 			conns[i].state = FREE;
@@ -607,15 +639,18 @@ int load_main(int argc, char **argv)
 
 	while ((o = getopt(argc, argv, "k:t:c:r:s:d:e:b:S:g:o:i:")) != -1) {
 		if (option(o, optarg)) {
-			fprintf(stderr, "usage: kvbench load -k small|long|stream|hold|idle -t ADDR:PORT[,...]\n"
-					"  -c CONNS -r REQUESTS_PER_S -s SETTLE_S -d WINDOW_S -b BODY_BYTES -S SEED\n"
-					"  -e CHUNKS,PER_S,BYTES -g GATEWAY_PIDS -o OTHER_PIDS -i SOAK_FILE\n");
+			fprintf(stderr,
+				"usage: kvbench load -k small|long|stream|hold|idle|short|churn|stall|length|chunked\n"
+				"  -t ADDR:PORT[,...]\n"
+				"  -c CONNS -r REQUESTS_PER_S -s SETTLE_S -d WINDOW_S -b BODY_BYTES -S SEED\n"
+				"  -e CHUNKS,PER_S,BYTES -g GATEWAY_PIDS -o OTHER_PIDS -i SOAK_FILE\n");
 			return 2;
 		}
 	}
 	signal(SIGPIPE, SIG_IGN);
 	prctl(PR_SET_TIMERSLACK, 1UL);
 	rng.s = opt.seed;
+	event_n = event_build(event, opt.chunk_size < EVENT_MAX ? opt.chunk_size : EVENT_MAX) - 2; /* a line of it */
 	if (!opt.n_targets || bodies_make() || conns_make()) {
 		fprintf(stderr, "kvbench: cannot set up the load: %s\n", opt.n_targets ? strerror(errno) : "no -t");
 		return 1;

@@ -4,10 +4,12 @@
  *
  *   X-Bench: json size=1024                        (also without the header) one answer of that size
  *   X-Bench: stream chunks=900 rate=300 size=250   that many events of that size, so many a second
+ *   X-Bench: length pieces=16384, or chunked       so many pieces of 64 KB, as fast as they go
  *
  * Streams of a pod and a rate step together, as decode steps of an engine do: each step is one look at a timer and a
- * send per stream. Each event carries the time of its send. A step that comes late is not skipped, so what a stream
- * owes does not depend on the machine's mood; a peer that does not read is buffered for.
+ * send per stream; the first event does not wait for it. Each event carries the time of its send. A step that comes
+ * late is not skipped, so what a stream owes does not depend on the machine's mood; a peer that does not read is
+ * buffered for.
  *
  * An answer that is not a stream starts with when the first and the last byte of its request were read.
  */
@@ -28,9 +30,10 @@
 #include "base/time.h"
 #include "bench.h"
 
-#define HEAD_MAX  8192
-#define FRAME_MAX 4096
-#define STAMP	  "00000000000000000000"
+#define HEAD_MAX   8192
+#define FRAME_MAX  (EVENT_MAX + 16)
+#define PIECE	   65536
+#define PIECE_HEAD "10000\r\n"
 
 struct step;
 
@@ -45,6 +48,8 @@ struct conn {
 	struct step *step; /* while it streams */
 	uint32_t slot;	   /* in step->conns */
 	uint32_t chunks, size;
+	uint32_t pieces, piece_at; /* of a long answer: still to come */
+	bool chunked;
 	char spec[96], path[64];
 	char head[HEAD_MAX + 1];
 };
@@ -133,20 +138,13 @@ static int conn_flush(struct conn *c)
 
 static void frame_build(struct step *s)
 {
-	char event[FRAME_MAX];
-	int n;
+	char event[EVENT_MAX];
+	size_t n = event_build(event, s->size);
 
-	n = snprintf(event, sizeof(event),
-		     "data: {\"t\":\"" STAMP
-		     "\",\"id\":\"chatcmpl-6a0b5c1d2e3f4a5b\",\"object\":\"chat.completion.chunk\","
-		     "\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"");
-	while (n < (int)s->size - 7)
-		event[n++] = 't';
-	n += snprintf(event + n, sizeof(event) - (size_t)n, "\"}}]}\n\n");
-	s->nframe = (size_t)snprintf(s->frame, sizeof(s->frame), "%x\r\n", (unsigned int)n);
-	s->stamp_at = s->nframe + strlen("data: {\"t\":\"");
-	memcpy(s->frame + s->nframe, event, (size_t)n);
-	s->nframe += (size_t)n;
+	s->nframe = (size_t)snprintf(s->frame, sizeof(s->frame), "%zx\r\n", n);
+	s->stamp_at = s->nframe + EVENT_STAMP_AT;
+	memcpy(s->frame + s->nframe, event, n);
+	s->nframe += n;
 	memcpy(s->frame + s->nframe, "\r\n", 2);
 	s->nframe += 2;
 }
@@ -168,6 +166,24 @@ static struct step *step_find(int pod, uint32_t rate, uint32_t size)
 	s->next = steps;
 	steps = s;
 	return s;
+}
+
+static int stream_step(struct conn *c, struct step *s)
+{
+	static const char tail[] =
+		"60\r\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":256,\"completion_tokens\":900,"
+		"\"total_tokens\":1156}}\n\n\r\ne\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
+	uint64_t t = time_mono();
+	char *d = s->frame + s->stamp_at + EVENT_STAMP;
+
+	for (size_t i = 0; i < EVENT_STAMP; i++, t /= 10)
+		*--d = (char)('0' + t % 10);
+	if (conn_send(c, s->frame, s->nframe))
+		return -EPIPE;
+	if (--c->chunks)
+		return 0;
+	step_leave(c);
+	return conn_send(c, tail, sizeof(tail) - 1);
 }
 
 static int stream_begin(struct conn *c)
@@ -194,25 +210,55 @@ static int stream_begin(struct conn *c)
 	c->step = s;
 	c->slot = s->n;
 	s->conns[s->n++] = c;
-	return conn_send(c, head, sizeof(head) - 1);
+	return conn_send(c, head, sizeof(head) - 1) ? -EPIPE : stream_step(c, s);
 }
 
-static int stream_step(struct conn *c, struct step *s)
-{
-	static const char tail[] =
-		"60\r\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":256,\"completion_tokens\":900,"
-		"\"total_tokens\":1156}}\n\n\r\ne\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
-	uint64_t t = time_mono();
-	char *d = s->frame + s->stamp_at + sizeof(STAMP) - 1;
+/* --- long answers --- */
 
-	for (size_t i = 0; i < sizeof(STAMP) - 1; i++, t /= 10)
-		*--d = (char)('0' + t % 10);
-	if (conn_send(c, s->frame, s->nframe))
+static int pieces_send(struct conn *c)
+{
+	static char piece[sizeof(PIECE_HEAD) - 1 + PIECE + 2];
+	size_t head = sizeof(PIECE_HEAD) - 1, n = c->chunked ? sizeof(piece) : PIECE;
+	ssize_t done = 0;
+
+	if (!piece[0]) {
+		memset(piece, 'x', sizeof(piece));
+		memcpy(piece, PIECE_HEAD, head);
+		piece[sizeof(piece) - 3] = piece[sizeof(piece) - 1] = '\n';
+		piece[sizeof(piece) - 2] = '\r';
+	}
+	for (int i = 0; c->pieces && i < 16; i++) {
+		done = send(c->fd, piece + (c->chunked ? 0 : head) + c->piece_at, n - c->piece_at,
+			    MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (done < 0)
+			break;
+		c->piece_at += (uint32_t)done;
+		if (c->piece_at == n) {
+			c->piece_at = 0;
+			c->pieces--;
+		}
+	}
+	if (done < 0 && errno != EAGAIN)
 		return -EPIPE;
-	if (--c->chunks)
-		return 0;
-	step_leave(c);
-	return conn_send(c, tail, sizeof(tail) - 1);
+	conn_arm(c, c->pieces > 0);
+	return c->pieces || !c->chunked ? 0 : conn_send(c, "0\r\n\r\n", 5);
+}
+
+static int pieces_begin(struct conn *c)
+{
+	char head[160];
+	int n;
+
+	c->chunked = c->spec[0] == 'c';
+	if (sscanf(c->spec, "%*s pieces=%u", &c->pieces) != 1)
+		return -EINVAL;
+	n = snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n");
+	if (c->chunked)
+		n += snprintf(head + n, sizeof(head) - (size_t)n, "Transfer-Encoding: chunked\r\n\r\n");
+	else
+		n += snprintf(head + n, sizeof(head) - (size_t)n, "Content-Length: %" PRIu64 "\r\n\r\n",
+			      (uint64_t)c->pieces * PIECE);
+	return conn_send(c, head, (size_t)n) ? -EPIPE : pieces_send(c);
 }
 
 /* Returns when the next step is due, at most a second from now. */
@@ -248,7 +294,7 @@ static int json_send(struct conn *c, const char *type, const char *body, size_t 
 
 static int answer_chat(struct conn *c)
 {
-	char body[FRAME_MAX * 4], end[160];
+	char body[4 * FRAME_MAX], end[160];
 	unsigned int size = 1024;
 	int n, nend;
 
@@ -303,6 +349,8 @@ static int answer(struct conn *c)
 		return json_send(c, "text/plain", "", 0);
 	if (!strncmp(c->spec, "stream", 6))
 		return stream_begin(c);
+	if (!strncmp(c->spec, "length", 6) || !strncmp(c->spec, "chunked", 7))
+		return pieces_begin(c);
 	return answer_chat(c);
 }
 
@@ -416,6 +464,8 @@ static int pod_listen(const char *addr, int pod)
 static int conn_event(struct conn *c, uint32_t events)
 {
 	if ((events & EPOLLOUT) && c->npend && conn_flush(c))
+		return -EPIPE;
+	if ((events & EPOLLOUT) && !c->npend && c->pieces && pieces_send(c))
 		return -EPIPE;
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		return conn_read(c);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,4 +41,18 @@ char *prompt_text(uint64_t seed, size_t size)
 	memset(text + n, '.', size - n);
 	text[size] = '\0';
 	return text;
+}
+
+size_t event_build(char *to, size_t size)
+{
+	int n;
+
+	n = snprintf(to, EVENT_MAX,
+		     "data: {\"t\":\"%0*d\",\"id\":\"chatcmpl-6a0b5c1d2e3f4a5b\",\"object\":\"chat.completion.chunk\","
+		     "\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"",
+		     EVENT_STAMP, 0);
+	while (n + 7 < (int)size && n + 8 < EVENT_MAX)
+		to[n++] = 't';
+	n += snprintf(to + n, EVENT_MAX - (size_t)n, "\"}}]}\n\n");
+	return (size_t)n;
 }

@@ -45,8 +45,24 @@ int watch_soak(struct watch *w, const char *path)
 	return 0;
 }
 
-/* schedstat's first number is exact; utime and stime are sampled at the tick. */
-static uint64_t cpu_of(int pid)
+/* The number behind <key> in a file of lines "key: number". */
+static uint64_t number_in(const char *path, const char *key)
+{
+	uint64_t n = 0;
+	char line[256];
+	FILE *f = fopen(path, "re");
+
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, strlen(key)))
+			n = strtoull(line + strlen(key), NULL, 10);
+	fclose(f);
+	return n;
+}
+
+/* schedstat's first number is exact; utime and stime are sampled at the tick. A wake-up follows a voluntary switch. */
+static uint64_t cpu_of(int pid, uint64_t *wakes)
 {
 	char path[96];
 	uint64_t sum = 0, ns;
@@ -61,6 +77,9 @@ static uint64_t cpu_of(int pid)
 	while ((e = readdir(d))) {
 		if (e->d_name[0] == '.')
 			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%.16s/status", pid, e->d_name);
+		if (wakes)
+			*wakes += number_in(path, "voluntary_ctxt_switches:");
 		snprintf(path, sizeof(path), "/proc/%d/task/%.16s/schedstat", pid, e->d_name);
 		f = fopen(path, "re");
 		if (!f)
@@ -75,19 +94,10 @@ static uint64_t cpu_of(int pid)
 
 static uint64_t rss_of(int pid, const char *key)
 {
-	char path[64], line[256];
-	uint64_t kb = 0;
-	FILE *f;
+	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", pid);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	while (fgets(line, sizeof(line), f))
-		if (!strncmp(line, key, strlen(key)))
-			kb = strtoull(line + strlen(key), NULL, 10);
-	fclose(f);
-	return kb * 1024;
+	return number_in(path, key) * 1024;
 }
 
 /* Where the cpuacct controller is mounted, its root counts exactly; else what the tick samples. */
@@ -131,12 +141,12 @@ void watch_snap(const struct watch *w, struct snap *ret)
 	memset(ret, 0, sizeof(*ret));
 	ret->t = time_mono();
 	for (int i = 0; i < w->n_gw; i++)
-		ret->gw += cpu_of(w->gw[i]);
+		ret->gw += cpu_of(w->gw[i], &ret->wakes);
 	ret->taken = taken_ns(w->soak);
 	ret->busy = busy_ns(&ret->busy_exact);
-	ret->own = ret->gw + cpu_of(getpid());
+	ret->own = ret->gw + cpu_of(getpid(), NULL);
 	for (int i = 0; i < w->n_own; i++)
-		ret->own += cpu_of(w->own[i]);
+		ret->own += cpu_of(w->own[i], NULL);
 	for (int i = 0; i < w->n_gw; i++)
 		ret->rss += rss_of(w->gw[i], w->n_gw > 1 ? "Pss:" : "Rss:");
 }
