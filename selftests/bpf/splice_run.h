@@ -207,4 +207,51 @@ static inline void assert_spliced(unsigned percent)
 		fail_msg("%u of %u responses were spliced", report->spliced, all);
 }
 
+/* The proxy is killed under so many streams: each ends exactly, and both peers are closed as they would have been. */
+static inline void survived(int family, unsigned streams)
+{
+	const struct job j = {
+		.family = family,
+		.streams = streams,
+		.requests = 1,
+		.framings = ALL,
+		.size = 60000,
+		.chunk = 250,
+		.gap_us = 8000,
+	};
+	pid_t pid;
+
+	proxy_start();
+	pid = job_start(&j);
+	for (unsigned ms = 0; ms < 5000 && report->arms < streams; ms++)
+		usleep(1000);
+	usleep(300000);
+	assert_int_equal(report->arms, streams);
+	proxy_stop();
+	job_wait(pid, 30);
+	for (unsigned ms = 0; ms < 3000 && report->pod_open; ms++)
+		usleep(1000);
+	if (getenv("V"))
+		fprintf(stderr, "exact %u wrong %u cut %u reset %u closed %u aborted %u pod eof %u reset %u open %u\n",
+			report->exact, report->wrong, report->cut, report->reset, report->closed, report->aborted,
+			report->pod_eof, report->pod_reset, report->pod_open);
+	assert_int_equal(report->exact, streams);
+	assert_int_equal(report->closed, streams);
+	assert_int_equal(report->aborted, 0);
+	assert_int_equal(report->pod_open, 0);
+	assert_int_equal(report->pod_reset, 0);
+	for (uint32_t id = 1; id < 16384; id++) {
+		struct kvs_unbind_args a = { .splice = id, .force = KVS_UNBIND_FORCE };
+		struct kvs_splice sp;
+
+		splice_look(id, &sp);
+		a.gen = sp.gen;
+		if (sp.state) {
+			assert_true(sp.state == KVS_DONE && (sp.flags & KVS_F_ORPHAN));
+			assert_int_equal(prog_call(fds.unbind, &a, sizeof(a)), 0);
+		}
+	}
+	conns_collect();
+}
+
 #endif

@@ -289,50 +289,9 @@ static void mtu_mix(void **state)
 
 static void the_daemon_is_killed(void **state)
 {
-	for (unsigned round = 0; round < 2; round++) {
-		const struct job j = { .family = round ? AF_INET6 : AF_INET,
-				       .streams = 30,
-				       .requests = 1,
-				       .framings = ALL,
-				       .size = 60000,
-				       .chunk = 250,
-				       .gap_us = 8000 };
-		pid_t pid;
-
-		need_env();
-		proxy_start();
-		pid = job_start(&j);
-		for (unsigned ms = 0; ms < 5000 && report->arms < 30; ms++)
-			usleep(1000);
-		usleep(300000);
-		assert_int_equal(report->arms, 30);
-		proxy_stop();
-		job_wait(pid, 30);
-		for (unsigned ms = 0; ms < 3000 && report->pod_open; ms++)
-			usleep(1000);
-		if (getenv("V"))
-			fprintf(stderr,
-				"exact %u wrong %u cut %u reset %u closed %u aborted %u pod eof %u reset %u open %u\n",
-				report->exact, report->wrong, report->cut, report->reset, report->closed,
-				report->aborted, report->pod_eof, report->pod_reset, report->pod_open);
-		assert_int_equal(report->exact, 30);
-		assert_int_equal(report->closed, 30);
-		assert_int_equal(report->aborted, 0);
-		assert_int_equal(report->pod_open, 0);
-		assert_int_equal(report->pod_reset, 0);
-		for (uint32_t id = 1; id < 16384; id++) {
-			struct kvs_unbind_args a = { .splice = id, .force = KVS_UNBIND_FORCE };
-			struct kvs_splice sp;
-
-			splice_look(id, &sp);
-			a.gen = sp.gen;
-			if (sp.state) {
-				assert_true(sp.state == KVS_DONE && (sp.flags & KVS_F_ORPHAN));
-				assert_int_equal(prog_call(fds.unbind, &a, sizeof(a)), 0);
-			}
-		}
-		conns_collect();
-	}
+	need_env();
+	survived(AF_INET, 30);
+	survived(AF_INET6, 30);
 }
 
 static void abandoned(bool fin)

@@ -3,6 +3,7 @@
  * smaller MTU, conntrack, VLAN tags, checksums that hardware has summed, two CPUs, super-packets beyond 64 KB, long
  * round trips, one device for everything.
  */
+#include "nft.h"
 #include "splice_run.h"
 
 #include <linux/if_link.h>
@@ -314,6 +315,55 @@ static void checksums_that_hardware_has_summed(void **state)
 	spread__destroy(m);
 }
 
+/* --- conntrack --- */
+
+/* Packets of this namespace that conntrack could not assign. */
+static unsigned invalid_packets(void)
+{
+	FILE *f = fopen("/proc/net/stat/nf_conntrack", "r");
+	unsigned n, sum = 0;
+	char line[512];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) /* the first line has names, which are no numbers */
+		if (sscanf(line, "%*x %*x %*x %*x %x", &n) == 1)
+			sum += n;
+	fclose(f);
+	return sum;
+}
+
+/* It lies between the programs and the sockets, so it has to find sockets' numbers, whatever is spliced. */
+static void conntrack_finds_nothing_invalid(void **state)
+{
+	struct job j = {
+		.streams = 4, .requests = 6, .framings = ALL, .size = 60000, .chunk = 500, .gap_us = 300, .pipeline = 20
+	};
+
+	need_env();
+	if (nft_apply(0, 0)) {
+		print_message("SKIP: this kernel has no nf_tables with conntrack\n");
+		skip();
+	}
+	sh("sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=0 net.netfilter.nf_conntrack_tcp_loose=0");
+	for (int k = 0; k < 2; k++) {
+		j.family = k ? AF_INET6 : AF_INET;
+		j.framings = k ? KEPT : ALL;
+		exact(&j, 30);
+		assert_spliced(80);
+	}
+	j = (struct job){ .family = AF_INET,
+			  .streams = 3,
+			  .requests = 3,
+			  .framings = ALL,
+			  .size = 8 << 20,
+			  .chunk = 8000,
+			  .stop_ms = 500 };
+	exact(&j, 30);
+	survived(AF_INET6, 6);
+	assert_int_equal(invalid_packets(), 0);
+	nft_remove();
+}
+
 /* --- a long way --- */
 
 /* What travels in one direction, each packet for the same time. */
@@ -498,6 +548,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(super_packets_beyond_64_kb),
 		cmocka_unit_test(checksums_that_hardware_has_summed),
 		cmocka_unit_test(round_trips_of_100_ms),
+		cmocka_unit_test(conntrack_finds_nothing_invalid),
 	};
 
 	if (argc > 1)
