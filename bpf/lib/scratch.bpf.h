@@ -11,10 +11,12 @@
 /* Distance of two sequence numbers that are less than 2 GB apart. */
 #define D(a, b) ((__s32)((__u32)(a) - (__u32)(b)))
 
-/* Marks of packets that pass a hook a second time; cleared there. */
-#define MARK_POD       0x6b700000 /* a copy on its way to the pod: ingress does that half only */
-#define MARK_TO_CLIENT 0x6b740000 /* sent to a peer: egress leaves it alone */
-#define MARK_TO_POD    0x6b780000
+/* Marks of packets that pass a hook a second time; cleared there. Each version has its own: the programs of another
+ * one, whose streams have not ended, may stand behind these in the chain. */
+#define MARK_VERSION   (0x6b000000 | (KVS_ABI & 15) << 20)
+#define MARK_POD       (MARK_VERSION | 0x00000) /* a copy on its way to the pod: ingress does that half only */
+#define MARK_TO_CLIENT (MARK_VERSION | 0x40000) /* sent to a peer: egress leaves it alone */
+#define MARK_TO_POD    (MARK_VERSION | 0x80000)
 #define MARK_ID	       0x0003ffff /* the splice that is to learn the link-layer addresses, 0: none */
 
 #define LINK_NS 1000000000 /* after that they are asked for again */

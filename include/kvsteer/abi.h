@@ -12,7 +12,9 @@
 #include <linux/types.h>
 #endif
 
+#ifndef KVS_ABI
 #define KVS_ABI 1
+#endif
 
 #define KVS_MAX_PODS	4096
 #define KVS_MAX_DEVICES 256

@@ -22,9 +22,9 @@
 #define URG 0x20
 #define ECE 0x40
 
-#define MARK_POD       0x6b700000
-#define MARK_TO_CLIENT 0x6b740000
-#define MARK_TO_POD    0x6b780000
+#define MARK_POD       (0x6b000000 | KVS_ABI << 20)
+#define MARK_TO_CLIENT (MARK_POD | 0x40000)
+#define MARK_TO_POD    (MARK_POD | 0x80000)
 
 /* Numbers of the splice under test. Both split near a wrap. */
 #define CS  0xfffffe00U /* c_split */

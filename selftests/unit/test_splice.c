@@ -288,7 +288,7 @@ static void orphans_end_by_themselves_and_only_then_go(void **state)
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
 		struct kvs_splice s = { .state = rows[i].state, .owner = rows[i].owner, .flags = rows[i].flags };
 
-		if (gc_judge_splice(&s, 1, rows[i].alive, NOW, NOW + rows[i].quiet) != rows[i].want)
+		if (gc_judge_splice(&s, 1, rows[i].alive, NOW, NOW + rows[i].quiet, ORPHAN_NS) != rows[i].want)
 			fail_msg("row %u", i);
 	}
 }

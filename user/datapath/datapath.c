@@ -155,6 +155,7 @@ struct datapath *datapath_open(const struct datapath_opts *o, char why[DATAPATH_
 	dp->attach = o->attach;
 	dp->stall = o->stall_ns;
 	dp->retain = o->retain_ns;
+	dp->orphan = o->orphan_ns;
 	dp->splices = o->splices;
 	cpus = libbpf_num_possible_cpus();
 	dp->cpu_values = calloc(cpus > 0 ? (size_t)cpus : 1, CPU_VALUE_MAX);

@@ -73,6 +73,8 @@ struct datapath_opts {
 	enum datapath_attach attach; /* auto: tcx where the kernel has it, else clsact */
 	uint64_t stall_ns;  /* a client that acknowledges nothing for so long while bytes wait is STALLED; 0: 60 s */
 	uint64_t retain_ns; /* a closed connection's entry is kept so long; 0: KVS_RETAIN_SEC */
+	uint64_t orphan_ns; /* orphans, and an older version's programs, without progress for so long are given up; 0:
+			       15 min */
 	uint32_t splices;   /* at a time, where the maps are made anew; 0: KVS_MAX_SPLICES */
 };
 

@@ -84,7 +84,7 @@ struct datapath {
 	int map[MAPS];		      /* -1 */
 	_Atomic(struct splicer *) sp; /* NULL: the splice's programs are not loaded. Set once */
 	_Atomic bool on;	      /* new connections and pairs may have it */
-	uint64_t stall, retain;
+	uint64_t stall, retain, orphan;
 	uint32_t splices;
 	pthread_mutex_t workers_lock;
 	struct carrier_worker *workers;

@@ -3,10 +3,11 @@
  * What has to go by itself. Everything here is found in the maps, nothing is remembered from one daemon to the next:
  *
  *   splices in LIMBO   Bound by a daemon that died (orphans): left to end; unbound at DONE, or at once if they never
- *                      became active, or when nothing has moved for ORPHAN_NS. Bound by a daemon that lives: left
+ *                      became active, or when nothing has moved for sp->orphan. Bound by a daemon that lives: left
  *                      alone. Ours, when the kernel put off an unbind: tried again. Free: back to the ids.
  *   connections        Closed ones go sp->retain after the close. Those whose socket is gone without a word are closed.
- *   older versions     The folder goes when none of its daemons lives and its programs have done nothing for ORPHAN_NS.
+ *   older versions     The folder goes when none of its daemons lives and its programs have done nothing for
+ * sp->orphan.
  *
  * Each call does a bounded piece. One sweep over all connections also tells by which devices they leave.
  */
@@ -21,11 +22,12 @@
 
 #include "datapath/splice_int.h"
 
-#define CONN_BATCH    512
-#define CONN_YOUNG_NS (5 * NS_PER_S)
-#define SWEEP_EVERY   (2 * NS_PER_S)
-#define LIMBO_BATCH   256
-#define VERSIONS_MAX  8
+#define CONN_BATCH     512
+#define CONN_YOUNG_NS  (5 * NS_PER_S)
+#define SWEEP_EVERY    (2 * NS_PER_S)
+#define LIMBO_BATCH    256
+#define VERSIONS_MAX   8
+#define VERSIONS_EVERY (10 * NS_PER_S)
 
 struct gc {
 	uint32_t cursor; /* of the sweep, a bucket */
@@ -51,7 +53,7 @@ static bool is_cut(const struct kvs_splice *s)
 }
 
 enum gc_splice gc_judge_splice(const struct kvs_splice *s, uint64_t self, bool alive, uint64_t progress_at,
-			       uint64_t now)
+			       uint64_t now, uint64_t orphan)
 {
 	if (s->state == KVS_FREE)
 		return GC_FREE;
@@ -60,7 +62,7 @@ enum gc_splice gc_judge_splice(const struct kvs_splice *s, uint64_t self, bool a
 	if (alive)
 		return GC_KEEP;
 	if (s->state == KVS_ACTIVE || s->state == KVS_ENDED)
-		return now - progress_at >= (is_cut(s) ? ORPHAN_CUT_NS : ORPHAN_NS) ? GC_FORCE : GC_KEEP;
+		return now - progress_at >= (is_cut(s) ? ORPHAN_CUT_NS : orphan) ? GC_FORCE : GC_KEEP;
 	return GC_UNBIND;
 }
 
@@ -134,7 +136,7 @@ static bool limbo_look(struct splicer *sp, uint32_t id, uint64_t now)
 		slot->progress = progress;
 		slot->progress_at = now;
 	}
-	what = gc_judge_splice(&s, sp->owner, alive, slot->progress_at, now);
+	what = gc_judge_splice(&s, sp->owner, alive, slot->progress_at, now, sp->orphan);
 	if (what == GC_UNBIND || what == GC_FORCE) {
 		limbo_unbind(sp, id, &s, what == GC_FORCE);
 		if (splice_read(sp, id, &s) == 0 && s.state == KVS_FREE)
@@ -290,7 +292,7 @@ static void look_version(struct splicer *sp, unsigned long abi, uint64_t now)
 		g->versions[i].since = now;
 		return;
 	}
-	if (now - g->versions[i].since < ORPHAN_NS)
+	if (now - g->versions[i].since < sp->orphan)
 		return;
 	version_remove(dir);
 	count(&sp->counts[SERVICE_VERSION]);
@@ -304,7 +306,7 @@ void gc_versions(struct splicer *sp, uint64_t now)
 
 	if (now < sp->gc->next_versions)
 		return;
-	sp->gc->next_versions = now + 10 * NS_PER_S;
+	sp->gc->next_versions = now + (sp->orphan / 2 < VERSIONS_EVERY ? sp->orphan / 2 : VERSIONS_EVERY);
 	owner_any(PIN_DIR);
 	d = opendir(PIN_ROOT);
 	while (d && (e = readdir(d))) {

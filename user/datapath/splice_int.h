@@ -76,9 +76,10 @@ bool watch_bypassed(const struct kvs_splice *s, struct watch *w, uint32_t data_i
 /* --- gc.c --- */
 
 enum gc_splice { GC_KEEP, GC_UNBIND, GC_FORCE, GC_FREE };
-/* A splice in LIMBO. <alive>: its owner lives; <progress_at>: when something of it moved last. */
+/* A splice in LIMBO. <alive>: its owner lives; <progress_at>: when something of it moved last; <orphan>: after so long
+ * without progress it is given up. */
 enum gc_splice gc_judge_splice(const struct kvs_splice *s, uint64_t self, bool alive, uint64_t progress_at,
-			       uint64_t now);
+			       uint64_t now, uint64_t orphan);
 enum gc_conn { GC_CONN_KEEP, GC_CONN_ASK, GC_CONN_DELETE };
 /* <retain>: a closed one stays so long. */
 enum gc_conn gc_judge_conn(const struct kvs_conn *c, bool bound, uint64_t now, uint64_t retain);
@@ -126,7 +127,7 @@ struct splicer {
 	uint64_t owner;
 	int owner_fd; /* holds the lock that says that we live */
 	uint32_t nids;
-	uint64_t stall, retain;
+	uint64_t stall, retain, orphan;
 	_Atomic uint32_t gen;
 	struct slot *slots;
 	_Atomic uint8_t *state; /* enum id_state */

@@ -87,6 +87,7 @@ struct splicer *splicer_new(struct datapath *dp)
 	for (unsigned i = 0; i < CALLS; i++)
 		sp->call[i] = dp->progs.fd[HOOKS + i];
 	sp->stall = dp->stall ? dp->stall : STALL_NS;
+	sp->orphan = dp->orphan ? dp->orphan : ORPHAN_NS;
 	sp->retain = dp->retain ? dp->retain : KVS_RETAIN_SEC * NS_PER_S;
 	sp->owner_fd = sp->ring_fd = sp->wake_fd = sp->diag_fd = -1;
 	atomic_store(&sp->gen, (uint32_t)rand_secret());
