@@ -163,6 +163,22 @@ def test_a_body_over_the_limit_is_413_and_reaches_no_pod(w):
     need(not pod.requests, "a pod got it")
 
 
+def test_each_pool_has_its_limit_of_bodies(w):
+    small, large = w.pod(echo), w.pod(echo, ip="127.0.0.9", models=("large",))
+    g = w.gateway([small.spec() + "\n  - name: large\n    limits: {body: 1MiB}\n    discovery:\n      static:\n        - " + large.spec()], limits="body: 100KiB")
+    until(lambda: all(p["models"] for p in g.ask("pod.list")), "both told their models")
+    for model, n, status in (("large", 200000, 200), ("m", 200000, 413), ("large", 1100000, 413), ("m", 50000, 200)):
+        for chunked in (0, 5000):
+            with g.connect() as c:
+                try:
+                    c.send(request(dict(PROMPT, model=model, prompt="x" * n), chunked=chunked))
+                except OSError:
+                    pass
+                a = c.answer()
+                need(a.status == status, "%d bytes to %s, chunked=%d: status %d" % (n, model, chunked, a.status))
+    need(len(small.requests) == 2 and len(large.requests) == 2, "a pod got what it should not")
+
+
 SMUGGLED = {
     "cl and te": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two lengths": b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}",

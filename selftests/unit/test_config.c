@@ -262,10 +262,10 @@ static void a_mistake_is_told_with_place_reason_and_remedy(void **state)
 		  "f.yaml:1:16: drain-timeout: \"30\" is not a duration: write a number with h, m, "
 		  "s, ms or us, as in 30s\n" },
 		{ "drain-timeout: 25h\n", "f.yaml:1:16: drain-timeout: 25h is out of range, allowed: 0 … 24h\n" },
-		{ "workers: 100\n", "f.yaml:1:10: workers: 100 is out of range, allowed: 0 … 63\n" },
-		{ "workers: -1\n", "f.yaml:1:10: workers: \"-1\" is not a whole number, allowed: 0 … 63\n" },
-		{ "workers: [1]\n", "f.yaml:1:10: workers: is a list, expected: number 0 … 63; default 0\n" },
-		{ "workers:\n", "f.yaml:1:9: workers: is empty, expected: number 0 … 63; default 0\n" },
+		{ "workers: 100\n", "f.yaml:1:10: workers: 100 is out of range, allowed: 0 … 62\n" },
+		{ "workers: -1\n", "f.yaml:1:10: workers: \"-1\" is not a whole number, allowed: 0 … 62\n" },
+		{ "workers: [1]\n", "f.yaml:1:10: workers: is a list, expected: number 0 … 62; default 0\n" },
+		{ "workers:\n", "f.yaml:1:9: workers: is empty, expected: number 0 … 62; default 0\n" },
 		{ "memory: [1]\n", "f.yaml:1:9: memory: is a list, expected a mapping\n" },
 		{ "pools: {name: a}\n",
 		  "f.yaml:1:8: pools: is a mapping, expected a list: write it as [ … ] or as lines "
@@ -360,7 +360,7 @@ static void all_mistakes_are_told_at_once(void **state)
 	assert_null(parse("workers: x\nmemry: 1\npools:\n- name: a b\n  engine: vlm\n", &err));
 	assert_string_equal(
 		text_of(&err),
-		"f.yaml:1:10: workers: \"x\" is not a whole number, allowed: 0 … 63\n"
+		"f.yaml:1:10: workers: \"x\" is not a whole number, allowed: 0 … 62\n"
 		"f.yaml:2:1: memry: unknown key, did you mean \"memory\"?\n"
 		"f.yaml:4:9: pools[0].name: \"a b\" is not a name: 1 … 63 letters, digits, - . _ are allowed\n"
 		"f.yaml:5:11: pools[0].engine: \"vlm\" is not known, did you mean \"vllm\"? Allowed: auto, vllm, "
@@ -505,7 +505,7 @@ static void every_option_is_documented(void **state)
 	assert_int_equal(config_write_rst(&rst), 0);
 	assert_non_null(strstr(text_of(&help), "  memory.max: size 64MiB … 64TiB; default 2GiB\n"));
 	assert_non_null(strstr(text_of(&help), "  pools[].discovery.static[].weight: number 0 … 100; default 1\n"));
-	assert_non_null(strstr(text_of(&rst), "``workers`` (number 0 … 63; default 0; needs a restart)\n"));
+	assert_non_null(strstr(text_of(&rst), "``workers`` (number 0 … 62; default 0; needs a restart)\n"));
 	assert_null(strstr(text_of(&help), "kubernetes:"));
 	buf_free(&help);
 	buf_free(&rst);

@@ -371,7 +371,7 @@ struct agent *agent_start(struct loop *l, struct config *cfg)
 	a->cfg = cfg;
 	a->started_ns = time_mono();
 	a->workers = cfg->workers ? (unsigned)cfg->workers : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
-	if (a->workers > PROXY_WORKERS_MAX)
+	if (a->workers > PROXY_WORKERS_MAX) /* so many processors */
 		a->workers = PROXY_WORKERS_MAX;
 	a->reader = a->workers;
 	qsbr_init(&a->qsbr, a->workers + 1);

@@ -131,11 +131,17 @@ static const struct option pool_options[] = {
 	  .max = DURATION_MAX,
 	  .doc = "How long a started answer may be silent. The total time of a stream has no limit." },
 	{ "limits.client-idle", OPT_DURATION, OFF(config_pool, client_idle), .def = "300s", .min = MS,
-	  .max = DURATION_MAX, .doc = "How long a client's connection may be idle between requests." },
+	  .max = DURATION_MAX,
+	  .doc = "How long a client's connection may be idle between requests. No pool is known then: the first one's "
+		 "counts." },
 	{ "limits.request-head", OPT_DURATION, OFF(config_pool, request_head), .def = "20s", .min = MS,
-	  .max = DURATION_MAX, .doc = "How long a client may take to send a request's head." },
+	  .max = DURATION_MAX,
+	  .doc = "How long a client may take to send a request's head. No pool is known then: the first one's "
+		 "counts." },
 	{ "limits.body", OPT_SIZE, OFF(config_pool, body), .def = "32MiB", .min = KIB, .max = TIB,
-	  .doc = "Largest request body; a larger one is answered 413." },
+	  .doc = "Largest request body; a larger one is answered 413. A client's body is read up to the largest limit "
+		 "of "
+		 "any pool before its pool is known." },
 	{ "limits.retries", OPT_COUNT, OFF(config_pool, retries), .def = "2", .max = 5,
 	  .doc = "How often a request that no pod has begun to answer is sent to another pod." },
 	{ "limits.retry-busy", OPT_BOOL, OFF(config_pool, retry_busy), .def = "true",
@@ -155,7 +161,7 @@ static const struct option root_options[] = {
 	  .doc = "Where /metrics, /healthz, /readyz and /debug are; \"\" switches it off. It has no authentication." },
 	{ "control", OPT_STRING, OFF(config, control), .def = "/run/kvsteer/kvsteer.sock", .ok = ok_socket,
 	  .allowed = "path of a Unix socket", .restart = true, .doc = "Where kvsteer(8) reaches the daemon." },
-	{ "workers", OPT_COUNT, OFF(config, workers), .def = "0", .max = 63, .restart = true,
+	{ "workers", OPT_COUNT, OFF(config, workers), .def = "0", .max = 62, .restart = true,
 	  .doc = "Threads that carry requests; 0: one per online processor." },
 	{ "pools", OPT_LIST, OFF(config, pools), OFF(config, npools), .list = &section_pool, .restart = true,
 	  .doc = "Pods that serve the same models. At least one pool is needed." },

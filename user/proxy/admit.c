@@ -138,7 +138,7 @@ int request_new(struct client *c, struct str head)
 			buf_consume(&c->in, head.n);
 		return 0;
 	}
-	if (h->framing == HTTP_LENGTH && h->length > w->sh->cfg->pools[0].body) {
+	if (h->framing == HTTP_LENGTH && h->length > body_limit(w, NULL)) {
 		stats_inc(w->st, STATS_REFUSED_BODY);
 		answer_error(c, 413, "invalid_request_error", "The request's body is larger than limits.body allows.",
 			     0, false);

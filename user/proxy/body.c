@@ -42,6 +42,18 @@ static bool over_memory(struct request *r)
 	       r->c->w->sh->cfg->memory_max;
 }
 
+uint64_t body_limit(const struct worker *w, const struct proxy_pool *pool)
+{
+	uint64_t most = 0;
+
+	if (pool)
+		return pool->cfg->body;
+	for (unsigned i = 0; i < w->sh->cfg->npools; i++)
+		if (w->sh->cfg->pools[i].body > most)
+			most = w->sh->cfg->pools[i].body;
+	return most;
+}
+
 /* Body data without chunk framing. A failure of buf_put shows as a short body at the end. */
 static void body_data(void *arg, const char *p, size_t n)
 {
@@ -51,7 +63,7 @@ static void body_data(void *arg, const char *p, size_t n)
 	if (!r->unpack)
 		buf_put(&r->plain, p, n);
 	else if (r->unpacked >= 0)
-		r->unpacked = http_inflate_feed(r->unpack, p, n, &r->plain, request_limits(r)->body);
+		r->unpacked = http_inflate_feed(r->unpack, p, n, &r->plain, body_limit(r->c->w, r->pool));
 }
 
 /* What of the body can be read as JSON so far. */
@@ -177,7 +189,7 @@ size_t request_body_feed(struct request *r, const char *p, size_t n)
 	}
 	r->body_bytes += take;
 	stats_add(w->st, STATS_BYTES_IN, take);
-	if (r->data_bytes > request_limits(r)->body || r->unpacked == -E2BIG) {
+	if (r->data_bytes > body_limit(w, r->pool) || r->unpacked == -E2BIG) {
 		request_refuse(r, STATS_REFUSED_BODY, 413, "invalid_request_error",
 			       "The request's body is larger than limits.body allows.");
 		return n;

@@ -334,6 +334,9 @@ static int decide_inside(struct deciding *d, struct refusal *no)
 		return status;
 	r->pool = &w->sh->pools[pool];
 	str_copy(r->d->base, sizeof(r->d->base), d->route ? d->route->base : in->model);
+	if (r->data_bytes + r->body_left > r->pool->cfg->body)
+		return refuse(no, STATS_REFUSED_BODY, 413, "invalid_request_error",
+			      "The request's body is larger than limits.body of pool %s allows.", r->pool->cfg->name);
 	if (atomic_load_explicit(&r->pool->queued, memory_order_relaxed) >= r->pool->cfg->queue)
 		return refuse(no, STATS_REFUSED_QUEUE, 429, "overloaded_error",
 			      "Pool %s has as many requests waiting for a connection to a pod as limits.queue allows.",
@@ -394,7 +397,8 @@ static bool early_inside(struct deciding *d)
 	if (find_route(d, mask, &pool, &no) || !d->route)
 		return false;
 	r->pool = &w->sh->pools[pool];
-	if (atomic_load_explicit(&r->pool->queued, memory_order_relaxed) >= r->pool->cfg->queue)
+	if (r->data_bytes + r->body_left > r->pool->cfg->body ||
+	    atomic_load_explicit(&r->pool->queued, memory_order_relaxed) >= r->pool->cfg->queue)
 		return false;
 	candidates(d, mask, loop_now(w->loop));
 	if (d->nrows == 0 || settle_text(d))

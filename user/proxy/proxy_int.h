@@ -255,6 +255,8 @@ size_t request_body_feed(struct request *r, const char *p, size_t n); /* how muc
 void request_ready(struct request *r);				      /* decide and dispatch */
 void request_free_body(struct request *r);
 void request_settle(struct request *r); /* sh->memory knows what it holds */
+/* Bytes that a body may have; <pool> NULL: as long as no pool is known, what any of them allows. */
+uint64_t body_limit(const struct worker *w, const struct proxy_pool *pool);
 
 /* request.c */
 const struct config_pool *request_limits(const struct request *r);
