@@ -253,8 +253,9 @@ static void a_mistake_is_told_with_place_reason_and_remedy(void **state)
 		  "f.yaml:2:14: pools[0].limits.queue_timeout: unknown key, did you mean \"queue-timeout\"?\n" },
 		{ "queue: 7\n", "f.yaml:1:1: queue: unknown key, it belongs to pools[].limits.queue\n" },
 		{ "memory: {elephant: 1}\n", "f.yaml:1:10: memory.elephant: unknown key, allowed here: max, index\n" },
-		{ "memory.max: 1GiB\n", "f.yaml:1:1: memory.max: unknown key, allowed here: listeners, admin, control, "
-					"workers, pools, datapath, memory, log, drain-timeout, decisions\n" },
+		{ "memory.max: 1GiB\n",
+		  "f.yaml:1:1: memory.max: unknown key, allowed here: listeners, admin, control, "
+		  "workers, pools, datapath, model-cache, memory, log, drain-timeout, decisions\n" },
 		{ "memory: {max: 2G}\n",
 		  "f.yaml:1:15: memory.max: \"2G\" is not a size: write a number with B, KiB, MiB, "
 		  "GiB, TiB or kB, MB, GB, TB\n" },

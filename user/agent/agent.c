@@ -194,7 +194,8 @@ static int make_pools(struct agent *a)
 		}
 		atomic_store(&pp->bytes_per_token_q8, 4 * 256);
 		if (cfg->pools[i].model_path) {
-			pp->vocab = vocab_load(cfg->pools[i].model_path, NULL, err, sizeof(err));
+			pp->vocab = vocab_load(cfg->pools[i].model_path, *cfg->model_cache ? cfg->model_cache : NULL,
+					       err, sizeof(err));
 			if (!pp->vocab) {
 				log_error("the vocabulary cannot be used", "pool", cfg->pools[i].name, "why", err);
 				return -errno;

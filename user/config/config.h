@@ -72,6 +72,7 @@ struct config {
 	char *datapath_mode; /* auto | tc | skmsg | relay | off */
 	char *datapath_devices;
 	uint64_t datapath_min_bytes, datapath_splices, datapath_retain;
+	char *model_cache;
 	uint64_t memory_max, memory_index;
 	char *log_level, *log_format; /* debug|info|warn|error, logfmt|json */
 	uint64_t drain_timeout;

@@ -83,7 +83,7 @@ static void put_piece(struct encoder *e, const char *p, size_t n, bool first)
 	bool convert = r->spaces && r->normal != NORMAL_SPACES && memmem(p, n, UNDERSCORE, 3);
 	bool lead = r->prepend == PREPEND_ALWAYS || (r->prepend == PREPEND_FIRST && first);
 
-	lead &= *p != ' ' && !(convert && n >= 3 && memcmp(p, UNDERSCORE, 3) == 0);
+	lead &= !e->inside && *p != ' ' && !(convert && n >= 3 && memcmp(p, UNDERSCORE, 3) == 0);
 	if (convert || lead) {
 		buf_consume(&e->spaced, buf_len(&e->spaced));
 		if (lead)
@@ -96,23 +96,6 @@ static void put_piece(struct encoder *e, const char *p, size_t n, bool first)
 		n = buf_len(&e->spaced);
 	}
 	scan_piece(e, p, n);
-}
-
-static uint32_t trie_next(const struct vocab *v, const struct trie_node *node, unsigned char byte)
-{
-	uint32_t lo = node->edges, hi = lo + node->n;
-
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-
-		if (v->edges[mid].byte == byte)
-			return v->edges[mid].node;
-		if (v->edges[mid].byte < byte)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return 0;
 }
 
 /* The first added token at or behind <i>; *ret_end: where it ends. NULL: none. */
@@ -205,10 +188,11 @@ static void put_normal(struct encoder *e, const char *p, size_t n, bool first)
 	const struct image_rules *r = &e->v->img->rules;
 	bool nfc = r->normal == NORMAL_NFC && !nfc_inert(p, n);
 	bool convert = r->normal == NORMAL_SPACES && memmem(p, n, UNDERSCORE, 3);
+	bool lead = r->prepend == PREPEND_NORMAL && !e->inside;
 
-	if (nfc || convert || r->prepend == PREPEND_NORMAL) {
+	if (nfc || convert || lead) {
 		buf_consume(&e->normal, buf_len(&e->normal));
-		if (r->prepend == PREPEND_NORMAL)
+		if (lead)
 			e->err = buf_put(&e->normal, " ", 1);
 		if (!e->err)
 			e->err = nfc	   ? nfc_put(&e->normal, p, n)
@@ -228,7 +212,7 @@ static void put_ids(struct encoder *e, struct str ids)
 		e->err = buf_put(e->out, ids.p, ids.n);
 }
 
-int encoder_encode(struct encoder *e, struct str text, bool special, struct buf *ids)
+static int encode(struct encoder *e, struct str text, bool special, struct buf *ids)
 {
 	size_t before = buf_len(ids);
 	bool cut;
@@ -247,4 +231,16 @@ int encoder_encode(struct encoder *e, struct str text, bool special, struct buf 
 	if (e->err)
 		ids->len -= buf_len(ids) - before;
 	return e->err;
+}
+
+int encoder_encode(struct encoder *e, struct str text, bool special, struct buf *ids)
+{
+	e->inside = false;
+	return encode(e, text, special, ids);
+}
+
+int encoder_inside(struct encoder *e, struct str text, struct buf *ids)
+{
+	e->inside = true;
+	return encode(e, text, false, ids);
 }

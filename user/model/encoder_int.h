@@ -28,7 +28,29 @@ struct encoder {
 	struct buf spaced; /* and with its space in front */
 	struct buf work;   /* of one long word */
 	int err;	   /* the first failure of a call */
+	bool inside;	   /* the text is a part of one: no space is put before it */
 };
+
+static inline uint32_t trie_next(const struct vocab *v, const struct trie_node *node, unsigned char byte)
+{
+	uint32_t lo = node->edges, hi = lo + node->n;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (v->edges[mid].byte == byte)
+			return v->edges[mid].node;
+		if (v->edges[mid].byte < byte)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return 0;
+}
+
+/* --- encoder.c --- */
+/* As encoder_encode without specials, of text from the middle of one, in the form that ids give back. */
+int encoder_inside(struct encoder *e, struct str text, struct buf *ids);
 
 /* --- bpe.c --- */
 /* Merge one word, without cache and table of words. Appends to <ids>. 0, -ENOMEM, -EILSEQ (a byte without symbol). */

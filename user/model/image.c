@@ -257,6 +257,7 @@ struct vocab *vocab_adopt(const struct image *g, bool mapped)
 	v->merges_mask = mask_of(g, IMG_MERGES, sizeof(*v->merges));
 	v->words_mask = mask_of(g, IMG_WORDS, sizeof(*v->words));
 	v->nadded = (uint32_t)(g->part[IMG_ADDED].bytes / sizeof(*v->added));
+	v->nnodes = (uint32_t)(g->part[IMG_NODES].bytes / sizeof(*v->nodes));
 	atomic_init(&v->refs, 1);
 	return v;
 }

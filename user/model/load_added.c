@@ -109,7 +109,7 @@ int load_added(struct load *l)
 	/* No pointer into <normal> before it is whole. */
 	for (size_t i = 0; i < n && !r; i++) {
 		struct str s = { buf_data(&l->contents) + a[i].off, a[i].len };
-		struct added to = { a[i].id, a[i].flags };
+		struct added to = { a[i].id, a[i].flags, !a[i].normalized };
 		size_t at = buf_len(&normal);
 
 		if (a[i].single_word || s.n > CONTENT_MAX) {

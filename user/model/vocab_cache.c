@@ -152,7 +152,9 @@ struct vocab *vocab_load(const char *dir, const char *cache, char *err, size_t e
 	g = image_compile(dir, source, err, err_len);
 	if (!g)
 		return NULL;
-	if (*path)
-		(void)store(g, path); /* not kept: it is compiled again next time */
+	if (*path) { /* not kept, it is compiled again next time */
+		(void)mkdir(cache, 0755);
+		(void)store(g, path);
+	}
 	return vocab_adopt(g, false);
 }

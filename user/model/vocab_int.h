@@ -14,7 +14,7 @@
 #include "model/vocab.h"
 
 #define IMAGE_MAGIC  "KVSVOCAB"
-#define IMAGE_SCHEMA 1
+#define IMAGE_SCHEMA 2
 #define IDS_MAX	     (1u << 24)
 #define NO_ID	     UINT32_MAX
 #define HOLE	     UINT32_C(0x80000000) /* in an offset: the tokenizer does not have that id */
@@ -54,6 +54,7 @@ struct word_slot {
 enum { ADDED_LSTRIP = 1, ADDED_RSTRIP = 2 };
 struct added {
 	uint32_t id, flags;
+	uint32_t raw; /* it cuts the raw text */
 };
 
 struct trie_node {
@@ -118,7 +119,7 @@ struct vocab {
 	const uint32_t *root;
 	const struct trie_node *nodes;
 	const struct trie_edge *edges;
-	uint32_t chars_mask, merges_mask, words_mask, nadded;
+	uint32_t chars_mask, merges_mask, words_mask, nadded, nnodes;
 };
 
 static inline struct str image_str(const struct image *g, enum image_part p)
