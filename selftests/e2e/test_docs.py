@@ -40,6 +40,12 @@ def test_each_option_has_its_paragraph(w):
             need(any(re.search(r"%s\b" % o, line) for line in man), "%s %s is not in %s" % (prog, o, page))
 
 
+def test_the_tools_help_is_in_their_pages(w):
+    for prog in ("kvsim", "kvload"):
+        now = "".join(line.rstrip() + "\n" for line in out(prog, "--help").splitlines())
+        need(now == read("docs/man/%s.help.inc" % prog), "docs/man/%s.help.inc is old: %s --help | sed 's/ *$//' >it" % (prog, prog))
+
+
 def test_links_lead_somewhere(w):
     docs = subprocess.run(["git", "ls-files", "*.md"], cwd=lib.TOP, capture_output=True, text=True).stdout.split()
     for doc in docs or ["README.md", "CONTRIBUTING.md"]:
