@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
- * Where does a chunked response end? A table-driven walker follows the framing over segments in order. A segment beyond
- * a gap is diverted all the same, so that the client's SACK makes the pod repeat what is missing; its payload is kept
- * in a store, and walked when the gap closes.
+ * Where does a chunked response end? A walker follows the framing (framing.bpf.h) over segments in order. A segment
+ * beyond a gap is diverted all the same, so that the client's SACK makes the pod repeat what is missing; its payload is
+ * kept (store.bpf.h), and walked when the gap closes.
  *
  * Walking and copying happen without the lock, on a copy of the state. Two CPUs do handle one flow at once, so the
  * result counts only if no other walk or store was committed meanwhile (version); else the state is looked at again,
@@ -10,80 +10,12 @@
 #ifndef KVS_LIB_WALK_BPF_H
 #define KVS_LIB_WALK_BPF_H
 
+#include "lib/framing.bpf.h"
 #include "lib/pod.bpf.h"
+#include "lib/store.bpf.h"
 
-#define ATTEMPTS  3
-#define WALK_MAX  (1 << 20) /* bytes of one segment, more than any has */
-#define WALK_STOP (KVS_WALK_END)
-
-enum { CLASS_OTHER, CLASS_HEX, CLASS_CR, CLASS_LF, CLASS_SEP, CLASSES };
-
-static const __u8 class_of[256] = {
-	['0' ... '9'] = CLASS_HEX, ['a' ... 'f'] = CLASS_HEX, ['A' ... 'F'] = CLASS_HEX, ['\r'] = CLASS_CR,
-	['\n'] = CLASS_LF,	   [';'] = CLASS_SEP,	      [' '] = CLASS_SEP,	 ['\t'] = CLASS_SEP,
-};
-
-#define W(NAME) KVS_WALK_##NAME
-
-static const __u8 next_state[KVS_WALK_N][CLASSES] = {
-	/*                  other        hex          CR              LF             ; SP HT   */
-	[W(SIZE_FIRST)] = { W(BAD), W(SIZE), W(BAD), W(BAD), W(BAD) },
-	[W(SIZE)] = { W(BAD), W(SIZE), W(SIZE_LF), W(BAD), W(EXT) },
-	[W(EXT)] = { W(EXT), W(EXT), W(SIZE_LF), W(BAD), W(EXT) },
-	[W(SIZE_LF)] = { W(BAD), W(BAD), W(BAD), W(DATA), W(BAD) },
-	[W(DATA)] = { W(BAD), W(BAD), W(BAD), W(BAD), W(BAD) },
-	[W(DATA_CR)] = { W(BAD), W(BAD), W(DATA_LF), W(BAD), W(BAD) },
-	[W(DATA_LF)] = { W(BAD), W(BAD), W(BAD), W(SIZE_FIRST), W(BAD) },
-	[W(LINE)] = { W(TRAILER), W(TRAILER), W(LAST_LF), W(BAD), W(BAD) },
-	[W(TRAILER)] = { W(TRAILER), W(TRAILER), W(TRAILER_LF), W(BAD), W(TRAILER) },
-	[W(TRAILER_LF)] = { W(BAD), W(BAD), W(BAD), W(LINE), W(BAD) },
-	[W(LAST_LF)] = { W(BAD), W(BAD), W(BAD), W(END), W(BAD) },
-	[W(END)] = { W(BAD), W(BAD), W(BAD), W(BAD), W(BAD) },
-	[W(BAD)] = { W(BAD), W(BAD), W(BAD), W(BAD), W(BAD) },
-};
-
-static __always_inline void walk_byte(struct walk *w, __u8 b)
-{
-	__u8 class = class_of[b];
-	__u32 state = w->state;
-
-	if (state >= KVS_WALK_N || class >= CLASSES) {
-		w->state = KVS_WALK_BAD;
-		return;
-	}
-	state = next_state[state][class];
-	if (state == KVS_WALK_SIZE) {
-		if (w->state == KVS_WALK_SIZE_FIRST)
-			w->left = 0;
-		if (w->left >> 59)
-			state = KVS_WALK_BAD;
-		w->left = w->left * 16 + (b <= '9' ? b - '0' : (b | 0x20) - 'a' + 10);
-	} else if (state == KVS_WALK_DATA) {
-		w->chunks++;
-		if (!w->left) {
-			w->chunks--;
-			state = KVS_WALK_LINE;
-		}
-	}
-	w->state = state;
-	w->pos++;
-}
-
-/* Chunk data is skipped by length. True: something was skipped. */
-static __always_inline bool walk_skip(struct walk *w)
-{
-	__u32 rest = w->to - w->pos;
-
-	if (w->state != KVS_WALK_DATA)
-		return false;
-	if (rest > w->left)
-		rest = (__u32)w->left;
-	w->pos += rest;
-	w->left -= rest;
-	if (!w->left)
-		w->state = KVS_WALK_DATA_CR;
-	return true;
-}
+#define ATTEMPTS 3
+#define WALK_MAX (1 << 20) /* bytes of one segment, more than any has */
 
 struct walk_source {
 	struct __sk_buff *skb;
@@ -181,110 +113,6 @@ __noinline int walk_ranges(void)
 		w->ranges[n++] = r;
 	}
 	w->ranges_n = n;
-	return 0;
-}
-
-/* A slot for the store, + 1; 0: none is free. */
-static __always_inline __u32 store_pop(void)
-{
-	__u32 zero = 0, slot, *fresh;
-
-	if (!bpf_map_pop_elem(&kvs_store_free, &slot))
-		return slot + 1;
-	fresh = bpf_map_lookup_elem(&kvs_store_new, &zero);
-	if (!fresh)
-		return 0;
-	slot = *(volatile __u32 *)fresh;
-	if (!bpf_map_lookup_elem(&kvs_stores, &slot) || __sync_val_compare_and_swap(fresh, slot, slot + 1) != slot)
-		return 0;
-	return slot + 1;
-}
-
-static __always_inline void store_push(__u32 slot1)
-{
-	__u32 slot = slot1 - 1;
-
-	if (slot1)
-		bpf_map_push_elem(&kvs_store_free, &slot, BPF_ANY);
-}
-
-struct store_copy {
-	struct __sk_buff *skb;
-	struct store *store;
-	__u32 from, to, at;
-};
-
-static long store_step(__u32 i, struct store_copy *c)
-{
-	__u32 index = c->from % KVS_STORE_BYTES, n = c->to - c->from;
-
-	if (!n || D(c->to, c->from) < 0)
-		return 1;
-	if (n > KVS_STORE_BYTES - index)
-		n = KVS_STORE_BYTES - index;
-	if (n > KVS_STORE_SLACK)
-		n = KVS_STORE_SLACK;
-	OPAQUE(n);
-	if (n < 1 || n > KVS_STORE_SLACK || index >= KVS_STORE_BYTES ||
-	    bpf_skb_load_bytes(c->skb, c->at, c->store->b + index, n))
-		return 1;
-	c->from += n;
-	c->at += n;
-	return 0;
-}
-
-/* Note [seq, end) beside the ranges that there are. False: there are too many, or it is too far away. */
-static __always_inline bool range_add(struct walk *w, __u32 seq, __u32 end)
-{
-	if (D(end, w->wpos) > KVS_STORE_BYTES)
-		return false;
-	for (__u32 i = 0; i < KVS_STORE_RANGES; i++) {
-		struct kvs_range *r = &w->ranges[i];
-
-		if (i >= w->ranges_n)
-			break;
-		if (D(seq, r->to) <= 0 && D(end, r->from) >= 0) {
-			if (D(seq, r->from) < 0)
-				r->from = seq;
-			if (D(end, r->to) > 0)
-				r->to = end;
-			return true;
-		}
-	}
-	if (w->ranges_n >= KVS_STORE_RANGES)
-		return false;
-	w->ranges[w->ranges_n % KVS_STORE_RANGES] = (struct kvs_range){ seq, end };
-	w->ranges_n++;
-	return true;
-}
-
-/* The payload beyond a gap into the store. */
-__noinline int walk_keep(struct __sk_buff *skb)
-{
-	struct scratch *sc = scratch_get();
-	struct store_copy c = { .skb = skb };
-	struct walk *w;
-	__u32 slot;
-
-	if (!sc)
-		return 0;
-	w = &sc->w;
-	w->verdict = WALK_NO_ROOM;
-	if (!range_add(w, sc->seq, sc->end))
-		return 0;
-	if (!w->store && !w->fresh)
-		w->fresh = store_pop();
-	if (!w->store)
-		w->store = w->fresh;
-	slot = w->store - 1;
-	c.store = bpf_map_lookup_elem(&kvs_stores, &slot);
-	if (!c.store)
-		return 0;
-	c.from = sc->seq;
-	c.to = sc->end;
-	c.at = sc->data;
-	bpf_loop(KVS_STORE_BYTES / KVS_STORE_SLACK + 2, store_step, &c, 0);
-	w->verdict = WALK_STORED;
 	return 0;
 }
 
