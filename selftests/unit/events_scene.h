@@ -190,6 +190,7 @@ struct what {
 	unsigned lora_id, group; /* group: with <kind> or <grouped> */
 	bool grouped;
 	unsigned location_of; /* no tokens: only where that many known blocks are */
+	const uint32_t *ids;  /* of as many tokens as <text> is long */
 };
 
 static inline void mp_opt(struct buf *b, const char *s)
@@ -223,7 +224,7 @@ static inline struct buf stored_as(const struct what *w)
 	x[2] = (uint8_t)tokens;
 	buf_put(&b, x, 3);
 	for (unsigned i = 0; i < tokens; i++)
-		mp_u64(&b, (uint8_t)w->text[i]);
+		mp_u64(&b, w->ids ? w->ids[i] : (uint8_t)w->text[i]);
 	mp_u64(&b, w->text ? w->block : 0);
 	if (w->lora_id)
 		mp_u64(&b, w->lora_id);
@@ -303,7 +304,7 @@ static inline void on_remove(void *arg, struct pod *p)
 {
 }
 
-static inline void begin(struct scene *c, bool replay)
+static inline void begin_with(struct scene *c, bool replay, struct vocab *v)
 {
 	struct pod_spec spec = { .weight = 1, .ranks = 1 };
 
@@ -311,7 +312,7 @@ static inline void begin(struct scene *c, bool replay)
 	engine_start(&c->g, replay);
 	qsbr_init(&c->q, 1);
 	c->x = index_new(&c->q, 64 << 20, 8);
-	c->v = vocab_bytes();
+	c->v = v;
 	c->e = events_start_timed(c->x, &c->st,
 				  &(struct events_timing){ .idle_ns = 300 * NS_PER_MS,
 							   .total_ns = 5 * NS_PER_S,
@@ -326,6 +327,11 @@ static inline void begin(struct scene *c, bool replay)
 	assert_int_equal(endpoints_set(c->table, 0, "test", &spec, 1), 1);
 	assert_int_equal(events_add(c->e, c->p, c->v, BASE), 0);
 	engine_subscribed(&c->g);
+}
+
+static inline void begin(struct scene *c, bool replay)
+{
+	begin_with(c, replay, vocab_bytes());
 }
 
 static inline void end(struct scene *c)

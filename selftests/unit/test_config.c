@@ -710,8 +710,8 @@ static void a_mistyped_key_of_set_is_told_what_the_file_s_is(void **state)
 		{ "memory.elephant", "memory.elephant: unknown key, allowed here: max, index\n" },
 		{ "memory", "memory: unknown key, allowed here: max, index\n" },
 		{ "memory.", "memory.: unknown key, allowed here: max, index\n" },
-		{ "", ": unknown key, allowed here: listeners, admin, control, workers, pools, datapath, memory, log, "
-		      "drain-timeout, decisions\n" },
+		{ "", ": unknown key, allowed here: listeners, admin, control, workers, pools, datapath, "
+		      "model-cache, memory, log, drain-timeout, decisions\n" },
 		{ "pools[0].limits.retrys", "pools[0].limits.retrys: unknown key, did you mean \"retries\"?\n" },
 		{ "pools[0].limts.retries", "pools[0].limts: unknown key, did you mean \"limits\"?\n" },
 		{ "pools[0].discovery.dns.evnts",

@@ -203,6 +203,41 @@ static void a_new_base_name_moves_the_pod_to_its_namespace(void **state)
 	end(&c);
 }
 
+/* P1: the model said four line ends one by one, a prompt with that text has another token. The same ids match. */
+static void generated_tokens_that_no_text_has_end_a_match_by_text(void **state)
+{
+	char err[300];
+	struct vocab *v = vocab_load("selftests/data/bpe/qwen", NULL, err, sizeof(err));
+	struct canon *canon = v ? canon_new(v) : NULL;
+	struct canon_tail tail = { 0 };
+	uint32_t ids[8], line = 0, digit = 0;
+	struct buf text = { 0 };
+	struct scene c;
+
+	assert_non_null(canon);
+	while (!str_eq(vocab_token(v, line), STR("\n")))
+		line++;
+	while (!str_eq(vocab_token(v, digit), STR("7")))
+		digit++;
+	for (int i = 0; i < 8; i++)
+		ids[i] = i < 4 ? digit : line;
+	begin_with(&c, false, v);
+	send_seq(&c, 0, stored_as(&(struct what){ .hash = 10, .text = "....", .block = 4, .ids = ids }));
+	send_seq(&c, 1,
+		 stored_as(&(struct what){ .parent = 10, .hash = 20, .text = "....", .block = 4, .ids = ids + 4 }));
+	send_seq(&c, 2, stored_as(&(struct what){ .parent = 10, .hash = 30, .text = "....", .block = 4, .ids = ids }));
+	until(stat(&c, STATS_EVENT_STORED) == 3);
+	assert_int_equal(stat(&c, STATS_EVENT_OTHER_TOKENS), 1);
+	assert_int_equal(predicted(&c, "7777\n\n\n\nmore"), 4);
+	assert_int_equal(predicted(&c, "77777777more"), 8);
+	assert_true(canon_text(canon, &tail, ids, 8, &text) > 0);
+	buf_put(&text, "more", 5);
+	assert_int_equal(predicted(&c, buf_data(&text)), 8);
+	buf_free(&text);
+	canon_free(canon);
+	end(&c);
+}
+
 static void a_guess_is_seen_and_can_be_taken_back(void **state)
 {
 	static char text[INDEX_CHUNK * 4 + 1];
@@ -351,6 +386,7 @@ int main(void)
 		cmocka_unit_test(blocks_of_one_token_count_exactly),
 		cmocka_unit_test(what_is_broken_is_counted_and_the_rest_goes_on),
 		cmocka_unit_test(a_new_base_name_moves_the_pod_to_its_namespace),
+		cmocka_unit_test(generated_tokens_that_no_text_has_end_a_match_by_text),
 		cmocka_unit_test(a_guess_is_seen_and_can_be_taken_back),
 		cmocka_unit_test(a_guess_may_continue_an_earlier_one),
 		cmocka_unit_test(a_guess_of_before_events_flow_ends_when_they_do),

@@ -113,7 +113,7 @@ static int put_media(struct buf *text, struct str key)
 }
 
 /* The text of the event's blocks from <from> on, and where each of them ends in it. */
-static int text_of(struct stream *s, const struct kv_event *e, unsigned from)
+static int text_of(struct stream *s, const struct kv_event *e, unsigned from, struct canon_tail *tail)
 {
 	struct events *ev = s->f->e;
 	unsigned x = 0;
@@ -136,7 +136,7 @@ static int text_of(struct stream *s, const struct kv_event *e, unsigned from)
 			if (r)
 				return r;
 		}
-		r = vocab_text(s->f->vocab, e->tokens + (size_t)i * e->block_size, e->block_size, &ev->text);
+		r = canonical_text(s, tail, e->tokens + (size_t)i * e->block_size, e->block_size, &ev->text);
 		if (r)
 			return r;
 		if (buf_len(&ev->text) > UINT32_MAX)
@@ -151,13 +151,19 @@ static int put(struct stream *s, const struct kv_event *e, unsigned from, enum i
 {
 	struct events *ev = s->f->e;
 	bool has_parent = from || e->has_parent;
-	uint64_t ns = has_parent ? 0 : namespace_of_root(s, e);
-	int r = text_of(s, e, from);
+	uint64_t ns = has_parent ? 0 : namespace_of_root(s, e), parent = from ? e->hashes[from - 1] : e->parent;
+	struct canon_tail tail;
+	int r;
 
+	canonical_begin(s, has_parent, parent, &tail);
+	r = text_of(s, e, from, &tail);
 	if (r)
 		return r;
-	return index_put(ev->x, s->holder, ns, has_parent, from ? e->hashes[from - 1] : e->parent, e->hashes + from,
-			 ev->ends, e->nhashes - from, buf_data(&ev->text), e->block_size, tier, loop_now(ev->loop));
+	r = index_put(ev->x, s->holder, ns, has_parent, parent, e->hashes + from, ev->ends, e->nhashes - from,
+		      buf_data(&ev->text), e->block_size, tier, loop_now(ev->loop));
+	if (!r)
+		canonical_end(s, e->hashes[e->nhashes - 1], &tail);
+	return r;
 }
 
 /* The tier of blocks that the index takes, or -1: they lie elsewhere or are of another group, counted. */

@@ -67,6 +67,7 @@ static void follow_free(struct follow *f)
 	atomic_store(&f->pod->index_live, false);
 	atomic_store(&f->pod->index_stale, false);
 	pod_unref(f->pod);
+	canonical_put(f->canonical);
 	vocab_unref(f->vocab);
 	free(f->base);
 	free(f);
@@ -87,6 +88,7 @@ static void follow_new(struct post *q)
 	f->e = q->e;
 	f->pod = pod_ref(q->pod);
 	f->vocab = q->vocab;
+	f->canonical = canonical_get(q->e, f->vocab);
 	f->base = q->base;
 	memcpy(f->events, q->events, sizeof(f->events));
 	memcpy(f->replay, q->replay, sizeof(f->replay));
@@ -353,6 +355,7 @@ struct events *events_start_timed(struct kvindex *x, struct stats *st, const str
 	e->timing = *timing;
 	pthread_mutex_init(&e->keys_lock, NULL);
 	list_init(&e->pods);
+	list_init(&e->canonicals);
 	loop_timer_init(&e->tick, tick);
 	loop_timer_init(&e->nap, nap_over);
 	e->wake.run = woken;
@@ -427,5 +430,6 @@ void events_stop(struct events *e)
 	free(e->keys);
 	buf_free(&e->text);
 	free(e->ends);
+	free(e->tails);
 	free(e);
 }

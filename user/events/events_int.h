@@ -13,6 +13,7 @@
 #include "events/events.h"
 #include "fetch/fetch.h"
 #include "loop/loop.h"
+#include "model/canon.h"
 
 #define RECENT 256 /* batches by whose contents a repetition is told from a restart */
 
@@ -51,6 +52,8 @@ struct events {
 	struct buf text;
 	uint32_t *ends;
 	unsigned cap_ends;
+	struct list canonicals;
+	struct tail *tails;
 };
 
 /* A ZeroMQ socket on the loop. */
@@ -109,6 +112,7 @@ struct follow {
 	struct events *e;
 	struct pod *pod;
 	struct vocab *vocab;
+	struct canonical *canonical; /* NULL: the vocabulary has no encoder */
 	char *base;
 	char events[128], replay[128]; /* copies: the pod's spec is the control thread's */
 	bool http;
@@ -137,6 +141,14 @@ void follow_publish(struct follow *f);
 /* --- apply.c --- */
 /* Put a batch into the index. Returns how many of its blocks hung on an unknown parent. */
 unsigned stream_apply(struct stream *s, const void *payload, size_t len);
+
+/* --- canonical.c --- */
+struct canonical *canonical_get(struct events *e, struct vocab *v); /* NULL: there is none for it */
+void canonical_put(struct canonical *k);
+/* The text of a chain's blocks: with what it goes on, block by block, and what comes behind the last one. */
+void canonical_begin(struct stream *s, bool has_parent, uint64_t parent, struct canon_tail *ret);
+int canonical_text(struct stream *s, struct canon_tail *tail, const uint32_t *ids, size_t n, struct buf *text);
+void canonical_end(struct stream *s, uint64_t hash, const struct canon_tail *tail);
 
 /* --- poll.c --- */
 bool poll_is(const char *events); /* is it an HTTP end point? */

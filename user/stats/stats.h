@@ -72,6 +72,8 @@
 	X(EVENT_MEDIUM, "kv_events_dropped_total", "reason=\"unknown_medium\"", "")                              \
 	X(EVENT_TOKEN, "kv_events_dropped_total", "reason=\"unknown_token\"", "")                                \
 	X(EVENT_PARTIAL, "kv_events_dropped_total", "reason=\"partial_block\"", "")                              \
+	X(EVENT_OTHER_TOKENS, "kv_event_other_tokens_total", "",                                                 \
+	  "Blocks whose tokens are not what the tokenizer makes of their text")                                  \
 	X(EVENT_GAP, "kv_event_gaps_total", "", "Gaps in a pod's event sequence")                                \
 	X(EVENT_RESTART, "kv_event_restarts_total", "", "Engine restarts seen in the event sequence")            \
 	X(EVENT_REPLAY, "kv_event_replays_total", "result=\"ok\"", "Replays asked for")                          \
