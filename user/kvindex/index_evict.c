@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "kvindex/kvindex_int.h"
+#include "kvindex/node_set.h"
 
 #define BATCH_MIN 64
 #define BATCH_MAX 32768

@@ -14,7 +14,7 @@
  * whose end agrees with the text (refine). Work there is bounded by FOLLOW_MAX steps; a node with many children is not
  * searched child by child, but by the keys of the few lengths at which one could end.
  */
-#include "kvindex/kvindex_int.h"
+#include "kvindex/node_set.h"
 
 #define FOLLOW_MAX   4096 /* children looked at in one call */
 #define CHILDREN_MAX 24	  /* in one list, before keys are tried */

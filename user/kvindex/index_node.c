@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "kvindex/kvindex_int.h"
+#include "kvindex/node_set.h"
 
 #define LIMBO_BATCH 512
 

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "kvindex/kvindex_int.h"
+#include "kvindex/node_set.h"
 
 #define ENTRIES_MIN 64
 
