@@ -24,10 +24,10 @@
  *   DONE    the client has acknowledged the end. User space unbinds; only now may U be used again
  *
  * Flags: END, the end is known (with Content-Length long before ENDED). CLOSING, the daemon closes both. ORPHAN, a
- * socket sent FIN or RST without CLOSING: the daemon is dead. Then those are stolen, the stream goes on by itself, and
- * at its end TC puts the FINs on the last segment and on the last acknowledgement, with the very numbers that the
- * orphaned sockets have outstanding. BROKEN, bad framing or bytes across the end: the rest is dropped and both are
- * reset. POD_FIN, POD_RST, CLIENT: who has closed.
+ * socket sent FIN or RST without CLOSING, armed or later: the daemon is dead. Then those are stolen, the stream goes on
+ * by itself, and at its end TC puts the FINs on the last segment and on the last acknowledgement, with the very numbers
+ * that the orphaned sockets have outstanding. BROKEN, bad framing or bytes across the end: the rest is dropped and both
+ * are reset. POD_FIN, POD_RST, CLIENT: who has closed.
  *
  * Rules. A packet is read, its connection looked up, its row found under the lock, the packet changed without it. Where
  * a row's packet goes is the row's third column in KVS_ROWS; the rows' conditions are in lib/client.bpf.h and

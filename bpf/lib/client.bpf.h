@@ -221,6 +221,22 @@ static __always_inline void client_in(struct kvs_splice *sp, struct scratch *sc)
 		splice_rebase(sp, a);
 }
 
+/* The owner has died while armed: the answer goes on all the same. True: the packet has its row. */
+static __always_inline bool orphan_in_armed(struct kvs_splice *sp, struct scratch *sc, enum kvs_row stolen)
+{
+	__u8 ends = sc->s.flags & (TCP_FLAG_FIN | TCP_FLAG_RST);
+
+	if (sp->state != KVS_ARMED || !ends || (sp->flags & KVS_F_CLOSING))
+		return false;
+	splice_orphan(sp, sc);
+	sc->a.row = stolen;
+	if ((ends & TCP_FLAG_RST) || !sc->s.payload)
+		return true;
+	sc->s.flags &= ~TCP_FLAG_FIN;
+	sc->a.socket.flags &= ~TCP_FLAG_FIN;
+	return false;
+}
+
 static __always_inline void client_out(struct kvs_splice *sp, struct scratch *sc)
 {
 	struct action *a = &sc->a;
@@ -229,7 +245,8 @@ static __always_inline void client_out(struct kvs_splice *sp, struct scratch *sc
 
 	sp->c.ifindex = a->ifindex;
 	if (sp->state < KVS_ACTIVE) {
-		client_out_plain(&sp->c, sc);
+		if (!orphan_in_armed(sp, sc, KVS_ROW_CE_STOLEN))
+			client_out_plain(&sp->c, sc);
 		return;
 	}
 	a->row = KVS_ROW_CE_SPLICED;

@@ -45,9 +45,9 @@ int kvs_conn_add(struct kvs_conn_add_args *ctx)
 		h->ws_rem = syn->ws_rem;
 	}
 	r = bpf_map_update_elem(&kvs_conns, &t, &conn, BPF_NOEXIST);
+	bpf_map_delete_elem(&kvs_syns, &t);
 	if (r)
 		return r;
-	bpf_map_delete_elem(&kvs_syns, &t);
 	ctx->ifindex = h->ifindex;
 	ctx->mss = h->mss;
 	ctx->ws_rem = h->ws_rem;

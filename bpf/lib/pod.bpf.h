@@ -329,7 +329,8 @@ static __always_inline void pod_out(struct kvs_splice *sp, struct scratch *sc)
 
 	sp->u.ifindex = a->ifindex;
 	if (sp->state < KVS_ACTIVE) {
-		pod_out_plain(&sp->u, sc);
+		if (!orphan_in_armed(sp, sc, KVS_ROW_PE_STOLEN))
+			pod_out_plain(&sp->u, sc);
 		return;
 	}
 	a->row = KVS_ROW_PE_SPLICED;

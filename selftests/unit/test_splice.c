@@ -273,7 +273,8 @@ static void orphans_end_by_themselves_and_only_then_go(void **state)
 		{ KVS_ENDED, 2, false, ORPHAN_NS, GC_FORCE, 0 },
 		{ KVS_DONE, 2, false, 0, GC_UNBIND, 0 },
 		{ KVS_RELAY, 2, false, 0, GC_UNBIND, 0 },
-		{ KVS_ARMED, 2, false, 0, GC_UNBIND, 0 },
+		{ KVS_ARMED, 2, false, ORPHAN_NS - 1, GC_KEEP, 0 }, /* its next byte makes it active */
+		{ KVS_ARMED, 2, false, ORPHAN_NS, GC_FORCE, 0 },
 		/* its client or its pod has gone */
 		{ KVS_ACTIVE, 2, false, ORPHAN_CUT_NS - 1, GC_KEEP, KVS_F_CLIENT },
 		{ KVS_ACTIVE, 2, false, ORPHAN_CUT_NS, GC_FORCE, KVS_F_CLIENT },
@@ -298,13 +299,14 @@ static void closed_connections_stay_for_their_time(void **state)
 	const uint64_t retain = KVS_RETAIN_SEC * S;
 	struct kvs_conn c = { .born = NOW };
 
-	assert_int_equal(gc_judge_conn(&c, false, NOW + S, retain), GC_CONN_KEEP); /* young */
-	assert_int_equal(gc_judge_conn(&c, false, NOW + 6 * S, retain), GC_CONN_ASK);
-	assert_int_equal(gc_judge_conn(&c, true, NOW + 1000 * S, retain), GC_CONN_KEEP);
+	assert_int_equal(gc_judge_conn(&c, false, NOW + S, retain, NOW), GC_CONN_KEEP); /* young */
+	assert_int_equal(gc_judge_conn(&c, false, NOW + 6 * S, retain, NOW), GC_CONN_ASK);
+	assert_int_equal(gc_judge_conn(&c, true, NOW + 1000 * S, retain, NOW), GC_CONN_KEEP);
+	assert_int_equal(gc_judge_conn(&c, false, NOW + S, retain, NOW + 1), GC_CONN_ASK); /* a former daemon's */
 	c.closed_at = NOW + 10 * S;
-	assert_int_equal(gc_judge_conn(&c, false, NOW + 10 * S + retain - 1, retain), GC_CONN_KEEP);
-	assert_int_equal(gc_judge_conn(&c, false, NOW + 10 * S + retain, retain), GC_CONN_DELETE);
-	assert_int_equal(gc_judge_conn(&c, false, NOW, retain), GC_CONN_KEEP); /* closed while we looked */
+	assert_int_equal(gc_judge_conn(&c, false, NOW + 10 * S + retain - 1, retain, NOW), GC_CONN_KEEP);
+	assert_int_equal(gc_judge_conn(&c, false, NOW + 10 * S + retain, retain, NOW), GC_CONN_DELETE);
+	assert_int_equal(gc_judge_conn(&c, false, NOW, retain, NOW), GC_CONN_KEEP); /* closed while we looked */
 }
 
 /* --- devices --- */

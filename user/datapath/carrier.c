@@ -98,6 +98,11 @@ enum carrier_why carrier_fits(const struct carrier_conn *c, const struct carrier
 	return u->mss > c->mss ? CARRIER_WHY_MSS : CARRIER_WHY_OK;
 }
 
+bool carrier_outdated(const struct carrier_worker *w, const struct carrier_conn *conn)
+{
+	return conn->why == CARRIER_WHY_OFF && carrier_now(w);
+}
+
 enum carrier_why carrier_bind(struct carrier_worker *w, struct carrier_pair *p, struct carrier_conn *c,
 			      struct carrier_conn *u, uint64_t dispatched_at)
 {

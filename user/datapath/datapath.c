@@ -328,12 +328,12 @@ int datapath_set_mode(struct datapath *dp, const char *mode)
 	bool splices = mode_splices(mode);
 	int r = 0;
 
-	if (!splices || atomic_load(&dp->sp)) {
+	if (atomic_load(&dp->sp) || (!splices && (dp->kernel || strcmp(mode, "off") == 0))) {
 		atomic_store(&dp->on, splices);
 		return 0;
 	}
 	dp->why[0] = '\0';
-	r = load(dp, true);
+	r = load(dp, splices);
 	if (!r && !dp->kernel) {
 		r = devices_adopt(dp);
 		dp->kernel = !r;

@@ -240,6 +240,9 @@ void carrier_closed(struct carrier_worker *w, struct carrier_conn *conn);
 /* CARRIER_WHY_OK: they can be bound. Not counted. */
 enum carrier_why carrier_fits(const struct carrier_conn *c, const struct carrier_conn *u);
 
+/* It was made while nothing could be spliced, and by now something could: another one is worth its handshake. */
+bool carrier_outdated(const struct carrier_worker *w, const struct carrier_conn *conn);
+
 /* Counts. OK: bound. <dispatched_at>: monotonic ns, where TTFT begins. */
 enum carrier_why carrier_bind(struct carrier_worker *w, struct carrier_pair *p, struct carrier_conn *c,
 			      struct carrier_conn *u, uint64_t dispatched_at);

@@ -3,11 +3,11 @@
  * What has to go by itself. Everything here is found in the maps, nothing is remembered from one daemon to the next:
  *
  *   splices in LIMBO   Bound by a daemon that died (orphans): left to end; unbound at DONE, or at once if they never
- *                      became active, or when nothing has moved for sp->orphan. Bound by a daemon that lives: left
+ *                      were armed, or when nothing has moved for sp->orphan. Bound by a daemon that lives: left
  *                      alone. Ours, when the kernel put off an unbind: tried again. Free: back to the ids.
  *   connections        Closed ones go sp->retain after the close. Those whose socket is gone without a word are closed.
  *   older versions     The folder goes when none of its daemons lives and its programs have done nothing for
- * sp->orphan.
+ *                      sp->orphan.
  *
  * Each call does a bounded piece. One sweep over all connections also tells by which devices they leave.
  */
@@ -30,6 +30,7 @@
 #define VERSIONS_EVERY (10 * NS_PER_S)
 
 struct gc {
+	uint64_t since;	 /* what is older has survived a daemon, or belongs to another */
 	uint32_t cursor; /* of the sweep, a bucket */
 	bool going;
 	uint64_t next_sweep;
@@ -61,18 +62,18 @@ enum gc_splice gc_judge_splice(const struct kvs_splice *s, uint64_t self, bool a
 		return GC_FORCE;
 	if (alive)
 		return GC_KEEP;
-	if (s->state == KVS_ACTIVE || s->state == KVS_ENDED)
+	if (s->state >= KVS_ARMED && s->state <= KVS_ENDED)
 		return now - progress_at >= (is_cut(s) ? ORPHAN_CUT_NS : orphan) ? GC_FORCE : GC_KEEP;
 	return GC_UNBIND;
 }
 
-enum gc_conn gc_judge_conn(const struct kvs_conn *c, bool bound, uint64_t now, uint64_t retain)
+enum gc_conn gc_judge_conn(const struct kvs_conn *c, bool bound, uint64_t now, uint64_t retain, uint64_t since)
 {
 	if (bound)
 		return GC_CONN_KEEP;
 	if (c->closed_at)
 		return now > c->closed_at && now - c->closed_at >= retain ? GC_CONN_DELETE : GC_CONN_KEEP;
-	return now > c->born && now - c->born >= CONN_YOUNG_NS ? GC_CONN_ASK : GC_CONN_KEEP;
+	return c->born < since || (now > c->born && now - c->born >= CONN_YOUNG_NS) ? GC_CONN_ASK : GC_CONN_KEEP;
 }
 
 /* --- splices --- */
@@ -194,7 +195,7 @@ static void look_conn(struct splicer *sp, const struct kvs_tuple *t, const struc
 	struct kvs_conn_close_args a = { .tuple = *t, .born = c->born };
 
 	note_used(sp->gc, c->half.ifindex);
-	switch (gc_judge_conn(c, is_bound(sp, c), now, sp->retain)) {
+	switch (gc_judge_conn(c, is_bound(sp, c), now, sp->retain, sp->gc->since)) {
 	case GC_CONN_DELETE:
 		a.gc = 1;
 		if (!splice_call(sp, CALL_conn_close, &a, sizeof(a)))
@@ -327,6 +328,7 @@ int gc_start(struct splicer *sp)
 	sp->gc = calloc(1, sizeof(*sp->gc));
 	if (!sp->gc)
 		return -ENOMEM;
+	sp->gc->since = now;
 	/* Which devices are in use must be known before any is let go. */
 	do
 		gc_conns(sp, now);

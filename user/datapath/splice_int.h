@@ -81,8 +81,8 @@ enum gc_splice { GC_KEEP, GC_UNBIND, GC_FORCE, GC_FREE };
 enum gc_splice gc_judge_splice(const struct kvs_splice *s, uint64_t self, bool alive, uint64_t progress_at,
 			       uint64_t now, uint64_t orphan);
 enum gc_conn { GC_CONN_KEEP, GC_CONN_ASK, GC_CONN_DELETE };
-/* <retain>: a closed one stays so long. */
-enum gc_conn gc_judge_conn(const struct kvs_conn *c, bool bound, uint64_t now, uint64_t retain);
+/* <retain>: a closed one stays so long. <since>: one that was born before is asked for at once. */
+enum gc_conn gc_judge_conn(const struct kvs_conn *c, bool bound, uint64_t now, uint64_t retain, uint64_t since);
 
 /* --- shared --- */
 

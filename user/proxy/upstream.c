@@ -137,7 +137,8 @@ struct upstream *upstream_get(struct client *c, struct pod *p, bool fresh)
 	while (pi && !list_empty(&pi->idle)) {
 		struct upstream *u = choose(pi, c);
 
-		if (net_idle_dead(u->io.fd)) {
+		if (net_idle_dead(u->io.fd) ||
+		    (c->conn.why == CARRIER_WHY_OK && carrier_outdated(w->carrier, &u->conn))) {
 			upstream_close(u, false);
 			continue;
 		}
