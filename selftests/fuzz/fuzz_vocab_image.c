@@ -7,6 +7,8 @@
 #include "model/encoder.h"
 #include "model/vocab_int.h"
 
+static uint64_t sink;
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void use(struct vocab *v)
@@ -24,8 +26,8 @@ static void use(struct vocab *v)
 	for (uint32_t i = 0; i < vocab_size(v) && i < 4096; i++) {
 		struct str s = vocab_token(v, i);
 
-		if (s.n && (unsigned char)s.p[s.n - 1] > 0xff)
-			abort();
+		for (size_t k = 0; k < s.n; k++)
+			sink += (unsigned char)s.p[k];
 	}
 	buf_free(&ids);
 	buf_free(&back);
