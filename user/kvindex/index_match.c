@@ -55,6 +55,7 @@ struct match {
 	unsigned tier;	/* blocks that need a slower one are not followed */
 	int follow;	/* steps left */
 	uint64_t active[SET_WORDS];
+	uint64_t real[SET_WORDS]; /* of these, those that have blocks */
 	uint8_t items[2 * INDEX_HOLDERS];
 	struct group group[2 * INDEX_HOLDERS];
 	struct best *to; /* <best>, or one of <within>: what is being looked for */
@@ -410,21 +411,18 @@ static void prefetch_ends(const struct match *m, unsigned ngroups)
  * in front of it (they count at a multiple when another holder's block goes on over it). */
 static void guess_end(struct match *m, const struct group *g)
 {
-	uint64_t chunks = (uint64_t)g->lo * g->step + g->step - 1, set[SET_WORDS], reach[SET_WORDS];
+	uint32_t from = g->lo * g->step, last = m->t->n - from < g->step ? m->t->n : from + g->step - 1;
+	uint64_t set[SET_WORDS], reach[SET_WORDS];
 	bool wanted = true;
 
 	group_set(m, g, set);
-	for (uint64_t c = chunks; c > (uint64_t)g->lo * g->step; c--)
-		if (c <= m->t->n && guess_weight(c))
-			__builtin_prefetch((const void *)&m->table->slot[table_home(m->table, chunk_key(m, c))]);
-	for (int steps = GUESS_MAX; steps && wanted && chunks; steps--, chunks--) {
-		uint64_t key, at;
+	for (uint32_t c = guess_floor(last); c > from; c = guess_floor(c - 1))
+		__builtin_prefetch((const void *)&m->table->slot[table_home(m->table, chunk_key(m, c))]);
+	for (uint32_t chunks = guess_floor(last); wanted && chunks && last - chunks < GUESS_MAX;
+	     chunks = guess_floor(chunks - 1)) {
+		uint64_t key = chunk_key(m, chunks), at = table_home(m->table, key);
 		uint32_t id;
 
-		if (chunks > m->t->n || !guess_weight(chunks))
-			continue;
-		key = chunk_key(m, chunks);
-		at = table_home(m->table, key);
 		for (int left = ENTRIES_MAX; left && (id = table_next(m->table, key, &at)); left--) {
 			const struct node *n = node_at(m->x, id);
 
@@ -434,7 +432,7 @@ static void guess_end(struct match *m, const struct group *g)
 			set_and(m, reach, set);
 			set_each(h, m, reach)
 			{
-				m->best[h].guess_end = chunks * INDEX_CHUNK;
+				m->best[h].guess_end = (uint64_t)chunks * INDEX_CHUNK;
 				m->best[h].guess_tokens = atomic_load_explicit(&n->tok_end, memory_order_relaxed);
 				m->best[h].guess_said = __atomic_load_n(&n->depth, __ATOMIC_RELAXED);
 				set[h / 64] &= ~(UINT64_C(1) << (h % 64));
@@ -444,7 +442,7 @@ static void guess_end(struct match *m, const struct group *g)
 		for (unsigned i = 0; i < g->n && !wanted; i++) {
 			unsigned h = m->items[g->start + i];
 
-			wanted = set_has(set, h) && m->best[h].real_end < (chunks - 1) * INDEX_CHUNK;
+			wanted = set_has(set, h) && m->best[h].real_end < (uint64_t)(chunks - 1) * INDEX_CHUNK;
 		}
 	}
 }
@@ -547,7 +545,7 @@ static void hit_fill(const struct match *m, unsigned holder, struct index_hit *h
 	tiers_fill(m, holder, tokens, hit->tokens - tokens, hit);
 }
 
-/* All active holders in one group: they go somewhere between nothing and the text's end. */
+/* All holders that have anything of that kind in one group: they go somewhere between nothing and the text's end. */
 static unsigned start_group(struct match *m, unsigned kind, unsigned ngroups, unsigned *nitems)
 {
 	struct group *g = &m->group[ngroups];
@@ -556,7 +554,7 @@ static unsigned start_group(struct match *m, unsigned kind, unsigned ngroups, un
 	*g = (struct group){
 		.start = (uint16_t)*nitems, .kind = (uint8_t)kind, .step = step, .hi = m->t->n / step + 1
 	};
-	set_each(h, m, m->active) m->items[(*nitems)++] = (uint8_t)h;
+	set_each(h, m, kind == REAL ? m->real : m->active) m->items[(*nitems)++] = (uint8_t)h;
 	g->n = (uint16_t)(*nitems - g->start);
 	return ngroups + (g->n > 0);
 }
@@ -581,8 +579,10 @@ unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_te
 	m.root = root_find(x, ns);
 	if (!m.root)
 		return 0;
-	for (unsigned word = 0; word < m.words; word++)
+	for (unsigned word = 0; word < m.words; word++) {
 		m.active[word] = atomic_load_explicit(&x->active[word], memory_order_acquire);
+		m.real[word] = m.active[word] & atomic_load_explicit(&x->real[word], memory_order_acquire);
+	}
 	set_each(h, &m, m.active)
 	{
 		m.best[h] = (struct best){ .level = TIER_GPU };

@@ -143,14 +143,6 @@ bool node_held(const struct kvindex *x, const struct node *n)
 }
 _Static_assert(SET_WORDS == 4, "node_held");
 
-static void set_bit(_Atomic uint64_t *words, unsigned holder, bool on)
-{
-	uint64_t bit = UINT64_C(1) << (holder % 64), w = stat_get(&words[holder / 64]);
-
-	if (!!(w & bit) != on)
-		atomic_store_explicit(&words[holder / 64], w ^ bit, memory_order_release);
-}
-
 static void levels_put(struct node_levels *l, unsigned holder, unsigned level)
 {
 	for (unsigned tier = 0; tier < TIER_N - 1; tier++)

@@ -98,11 +98,9 @@ static void entry_del(struct kvindex *x, struct holder *h, struct entry *e)
 void holder_active(struct kvindex *x, unsigned holder)
 {
 	struct holder *h = &x->holder[holder];
-	uint64_t bit = UINT64_C(1) << (holder % 64), w = stat_get(&x->active[holder / 64]);
-	bool any = h->blocks || h->guesses;
 
-	if (any != !!(w & bit))
-		atomic_store_explicit(&x->active[holder / 64], w ^ bit, memory_order_release);
+	set_bit(x->real, holder, h->blocks);
+	set_bit(x->active, holder, h->blocks || h->guesses);
 }
 
 static unsigned tier_refs(uint32_t refs, enum index_tier tier)

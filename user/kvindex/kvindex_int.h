@@ -160,6 +160,7 @@ struct kvindex {
 	uint64_t secret;
 	unsigned nholders;
 	_Atomic uint64_t active[SET_WORDS]; /* holders that have anything */
+	_Atomic uint64_t real[SET_WORDS];   /* those that have blocks */
 	_Atomic uint32_t nspec;		    /* speculative nodes */
 	_Atomic uint32_t said;		    /* chunks ever speculated, modulo 2^32 */
 	_Atomic uint32_t nslow;		    /* pairs of holder and block that are in no GPU */
@@ -213,6 +214,14 @@ static inline void stat_add(_Atomic uint64_t *c, uint64_t n)
 static inline uint64_t stat_get(const _Atomic uint64_t *c)
 {
 	return atomic_load_explicit(c, memory_order_relaxed);
+}
+
+static inline void set_bit(_Atomic uint64_t *words, unsigned holder, bool on)
+{
+	uint64_t bit = UINT64_C(1) << (holder % 64), w = stat_get(&words[holder / 64]);
+
+	if (!!(w & bit) != on)
+		atomic_store_explicit(&words[holder / 64], w ^ bit, memory_order_release);
 }
 
 static inline void count_add(_Atomic uint32_t *c, uint32_t n)

@@ -216,16 +216,20 @@ const struct loop_stats *loop_stats(const struct loop *l)
 	return &l->stats;
 }
 
-static void run_timers(struct loop *l)
+/* Whether there were any. */
+static bool run_timers(struct loop *l)
 {
 	struct heap_node *n;
+	bool any = false;
 
 	while ((n = heap_min(&l->timers)) && n->key <= l->now) {
 		struct loop_timer *t = container_of(n, struct loop_timer, node);
 
 		heap_del(&l->timers, n);
 		t->fire(t);
+		any = true;
 	}
+	return any;
 }
 
 static void run_posts(struct loop *l)
@@ -281,23 +285,24 @@ static int wait_ms(struct loop *l, int timeout_ms)
 	return ms > 60000 ? 60000 : (int)ms;
 }
 
-int loop_turn(struct loop *l, int timeout_ms)
+/* The clock is read twice: behind the wait and at the end, which is where the next turn begins. */
+static int turn(struct loop *l, int timeout_ms)
 {
 	struct epoll_event ev[EVENTS_PER_WAIT];
-	uint64_t start;
+	bool timers = run_timers(l);
+	uint64_t start = l->now, before;
 	int n;
 
-	start = l->now = time_mono();
-	run_timers(l);
 	if (l->before)
 		l->before(l->wait_arg);
+	before = timers ? time_mono() : start;
 	n = epoll_wait(l->ep, ev, EVENTS_PER_WAIT, wait_ms(l, timeout_ms));
 	if (l->after)
 		l->after(l->wait_arg);
 	if (n < 0 && errno != EINTR)
 		return -errno;
-	start += time_mono() - l->now; /* do not count the wait */
 	l->now = time_mono();
+	start += l->now - before; /* do not count the wait */
 	for (int i = 0; i < n; i++) {
 		struct slot *s = &l->slots[(uint32_t)ev[i].data.u64];
 
@@ -311,16 +316,23 @@ int loop_turn(struct loop *l, int timeout_ms)
 	run_posts(l);
 	run_deferred(l);
 	l->stats.turns++;
-	start = time_mono() - start;
-	if (start > l->stats.turn_max_ns)
-		l->stats.turn_max_ns = start;
+	l->now = time_mono();
+	if (l->now - start > l->stats.turn_max_ns)
+		l->stats.turn_max_ns = l->now - start;
 	return 0;
+}
+
+int loop_turn(struct loop *l, int timeout_ms)
+{
+	l->now = time_mono();
+	return turn(l, timeout_ms);
 }
 
 int loop_run(struct loop *l)
 {
+	l->now = time_mono();
 	while (!atomic_load(&l->stop)) {
-		int r = loop_turn(l, -1);
+		int r = turn(l, -1);
 
 		if (r)
 			return r;

@@ -21,6 +21,7 @@
 
 #include "proxy/proxy_int.h"
 
+#define FLAT_MAX	 4096
 #define RETRANSMITS_LOST 2 /* of the same bytes, in a row: 0.6 s at the least */
 
 const struct config_pool *request_limits(const struct request *r)
@@ -80,6 +81,21 @@ void request_unqueue(struct request *r)
 	atomic_fetch_sub_explicit(&r->pool->queued, 1, memory_order_relaxed);
 }
 
+/* Of what is short one piece is made: copying it costs less than the kernel's way through a vector. */
+static ssize_t send_pieces(int fd, const struct iovec *v, size_t n)
+{
+	const struct msghdr m = { .msg_iov = (struct iovec *)v, .msg_iovlen = n };
+	char flat[FLAT_MAX];
+
+	if (n == 1)
+		return send(fd, v[0].iov_base, v[0].iov_len, MSG_NOSIGNAL);
+	if (v[0].iov_len + v[1].iov_len > sizeof(flat))
+		return sendmsg(fd, &m, MSG_NOSIGNAL);
+	memcpy(flat, v[0].iov_base, v[0].iov_len);
+	memcpy(flat + v[0].iov_len, v[1].iov_base, v[1].iov_len);
+	return send(fd, flat, v[0].iov_len + v[1].iov_len, MSG_NOSIGNAL);
+}
+
 void request_send(struct request *r)
 {
 	struct upstream *u = r->u;
@@ -87,19 +103,19 @@ void request_send(struct request *r)
 	while (u && u->writable && !u->connecting) {
 		size_t body = buf_len(&r->body) - r->body_sent;
 		struct iovec iov[2];
-		struct msghdr m = { .msg_iov = iov };
+		size_t pieces = 0;
 		ssize_t n;
 
 		if (r->body_state == BODY_DONE && !r->vetted)
 			return;
 		if (r->head_sent < buf_len(&r->head))
-			iov[m.msg_iovlen++] =
+			iov[pieces++] =
 				(struct iovec){ buf_data(&r->head) + r->head_sent, buf_len(&r->head) - r->head_sent };
 		if (body)
-			iov[m.msg_iovlen++] = (struct iovec){ buf_data(&r->body) + r->body_sent, body };
-		if (!m.msg_iovlen)
+			iov[pieces++] = (struct iovec){ buf_data(&r->body) + r->body_sent, body };
+		if (!pieces)
 			break;
-		n = sendmsg(u->io.fd, &m, MSG_NOSIGNAL);
+		n = send_pieces(u->io.fd, iov, pieces);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {
