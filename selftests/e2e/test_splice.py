@@ -520,6 +520,38 @@ def test_what_the_kernel_should_not_carry_is_relayed_and_counted(w):
             was_spliced(g, rid, 4999)
 
 
+def answer(c):
+    c.send(request(PROMPT))
+    return c.answer()
+
+
+@lib.wire("tc")
+def test_a_long_answer_after_a_run_of_short_ones_is_relayed_and_the_next_spliced(w):
+    pod = w.pod(None)
+    g = w.gateway([pod], datapath={"min-bytes": "4KiB"}, workers=1)
+    with g.connect() as c:
+        for _ in range(16):
+            pod.handler = Staged(head("length", 5) + b"hello")
+            need(answer(c).body == b"hello", "another answer")
+        relayed(g, c, pod, "short", parts=[head("length", 5001), b"o", b"x" * 5000])
+        for body in PROMPT, dict(PROMPT, stream=True):
+            pod.handler = s = Staged(head("length", 5000) + b"x", b"y" * 4999)
+            a, rid = ask(g, c, body)
+            armed(g)
+            s.go()
+            c.take(5000)
+            was_spliced(g, rid, 4999)
+        for _ in range(16):
+            pod.handler = Staged(head("length", 5) + b"hello")
+            need(answer(c).body == b"hello", "another answer")
+        pod.handler = s = Staged(head("length", 5000) + b"x", b"y" * 4999)
+        a, rid = ask(g, c, dict(PROMPT, stream=True))
+        armed(g)
+        s.go()
+        c.take(5000)
+        was_spliced(g, rid, 4999)
+
+
 def tap(name):
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))  # TUNSETIFF: IFF_TAP | IFF_NO_PI

@@ -26,7 +26,7 @@
 #define EARLY_MIN  (48u << 10) /* text that decides early; twice as much at each further try */
 #define EXPECT_MAX (1u << 20)  /* room taken for a prompt at once; what a client announces is not believed further */
 
-enum { OTHER, LONG_TAIL, MODEL, SALT, SPECIAL, PROMPT, MESSAGES, FORBIDDEN };
+enum { OTHER, STREAM, LONG_TAIL, MODEL, SALT, SPECIAL, PROMPT, MESSAGES, FORBIDDEN };
 
 static const struct {
 	struct str name;
@@ -35,6 +35,7 @@ static const struct {
 	{ STR("model"), MODEL },
 	{ STR("prompt"), PROMPT },
 	{ STR("messages"), MESSAGES },
+	{ STR("stream"), STREAM },
 	{ STR("cache_salt"), SALT },
 	{ STR("add_special_tokens"), SPECIAL },
 	{ STR("return_token_ids"), LONG_TAIL },
@@ -114,7 +115,8 @@ static int member_key(struct inspection *in, const struct json_val *key)
 		if (json_str_is(key, members[i].name)) {
 			in->member = members[i].member;
 			in->name = members[i].name.p;
-			in->late |= in->decided && in->member != LONG_TAIL && in->member != FORBIDDEN;
+			in->late |= in->decided && in->member != STREAM && in->member != LONG_TAIL &&
+				    in->member != FORBIDDEN;
 			break;
 		}
 	if (!(in->member == PROMPT && in->kind == API_COMPLETIONS) && !(in->member == MESSAGES && in->kind == API_CHAT))
@@ -155,6 +157,9 @@ static int member_value(struct inspection *in, const struct json_val *v)
 		break;
 	case SALT:
 		copy_short(v, in->salt, sizeof(in->salt));
+		break;
+	case STREAM:
+		in->stream |= v->kind != JSON_T_NULL && v->kind != JSON_T_FALSE && v->kind != JSON_T_CLOSE;
 		break;
 	case LONG_TAIL:
 		in->long_tail |= v->kind != JSON_T_NULL && v->kind != JSON_T_FALSE && v->kind != JSON_T_CLOSE;

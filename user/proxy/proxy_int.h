@@ -173,6 +173,7 @@ struct request {
 	uint8_t spliced;     /* enum splice */
 	bool splice_refused; /* relay the rest */
 	bool long_tail;	     /* was asked for members that stand behind usage */
+	bool one_piece;	     /* was asked for an answer that is no stream */
 	uint64_t first_ns;
 	uint64_t text_bytes; /* of the prompt, to learn bytes per token; 0: not known */
 };
@@ -208,6 +209,7 @@ struct worker {
 	struct loop_timer sweep; /* idle upstreams that have grown old */
 	struct pod_idle *idle;
 	unsigned nidle;
+	uint8_t short_answers;	   /* of those in one piece, how many in a row were too short for a splice */
 	struct sched_state *sched; /* per pool */
 	struct prompt spare;	   /* memory of the last prompt for the next */
 	struct buf spare_body;	   /* and of a long body */
@@ -290,6 +292,7 @@ struct inspection {
 	bool exact;	/* the text is what the engine tokenizes; else a canonical form of it */
 	bool opaque;	/* no text (set by inspection_judge) */
 	bool ids;	/* a prompt of token ids: text once the pool's vocabulary is known */
+	bool stream;	/* asks for a stream */
 	bool long_tail; /* asks for members that an answer has behind usage */
 	bool lone;	/* the text has a surrogate without its other half: no engine takes it */
 	bool decided;	/* early */
@@ -358,6 +361,7 @@ void relay_pump(struct request *r);
 /* splice.c */
 void splice_bind(struct request *r);	 /* r->u is up, nothing of the request was written to it */
 void splice_unbind(struct request *r);	 /* not bound: nothing */
+void splice_learn(struct request *r);	 /* an answer's head has come */
 void splice_try(struct request *r);	 /* to hand it over, if it is time */
 bool splice_readable(struct request *r); /* U is. True: it was not for the relay */
 /* C is, or has closed; or it was <reset>. True: it had all of its answer, the end is on its way here. */

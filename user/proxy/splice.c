@@ -21,10 +21,37 @@
 
 #include "proxy/proxy_int.h"
 
+#define SHORT_RUN 16
+
+/*
+ * A binding is two calls into the kernel, 5 us, and has to be made before it is known how long the answer is. One that
+ * is no stream and comes after a run of short ones will be short, too; if not, it is relayed, and the next are bound.
+ */
+static bool is_short_likely(const struct request *r)
+{
+	return r->one_piece && r->c->w->short_answers >= SHORT_RUN;
+}
+
+void splice_learn(struct request *r)
+{
+	struct worker *w = r->c->w;
+
+	if (!r->one_piece || r->status >= 300)
+		return;
+	if (r->resp_framing != HTTP_LENGTH || r->resp_left >= w->sh->cfg->datapath_min_bytes)
+		w->short_answers = 0;
+	else if (w->short_answers < SHORT_RUN)
+		w->short_answers++;
+}
+
 void splice_bind(struct request *r)
 {
 	struct worker *w = r->c->w;
 
+	if (is_short_likely(r) && carrier_fits(&r->c->conn, &r->u->conn) == CARRIER_WHY_OK) {
+		carrier_count(w->carrier, CARRIER_WHY_SHORT);
+		return;
+	}
 	carrier_bind(w->carrier, &r->pair, &r->c->conn, &r->u->conn, r->dispatch_ns);
 }
 
