@@ -12,6 +12,7 @@
 #define EAGAIN	     11
 #define EBUSY	     16
 #define EEXIST	     17
+#define ENODEV	     19
 #define EPIPE	     32
 #define ERANGE	     34
 #define EPROTO	     71
@@ -32,8 +33,8 @@ int kvs_conn_add(struct kvs_conn_add_args *ctx)
 		return -ENOENT;
 	if (syn->side != ctx->side)
 		return -EINVAL;
-	if (syn->ts)
-		return -EOPNOTSUPP;
+	if (syn->odd)
+		return syn->odd == KVS_SYN_NO_ETHERNET ? -ENODEV : -EOPNOTSUPP;
 	conn.side = syn->side;
 	h->base = (conn.side == KVS_SIDE_C ? syn->iss : syn->irs) + 1;
 	h->snd_end = h->snd_una = syn->iss + 1;

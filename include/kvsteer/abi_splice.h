@@ -87,13 +87,19 @@ struct kvs_conn {
 };
 
 /* kvs_syns: LRU hash by kvs_tuple, handshakes of listeners' and announced connections. TC alone writes. */
+enum kvs_syn_odd {
+	KVS_SYN_FINE,
+	KVS_SYN_TIMESTAMPS,  /* they are on in spite of all */
+	KVS_SYN_NO_ETHERNET, /* by a device without such a header: the rest is not known */
+};
+
 struct kvs_syn {
 	__u32 iss, irs; /* our first number, the peer's */
 	__u32 ifindex;	/* device of our SYN or SYN-ACK */
 	__u16 mss;	/* of the peer */
 	__u8 ws_rem, ws_loc;
 	__u8 local, peer; /* our segment was seen; the peer's was seen */
-	__u8 ts;	  /* timestamps are on in spite of all: not eligible */
+	__u8 odd;	  /* enum kvs_syn_odd: not eligible */
 	__u8 side;
 };
 
@@ -338,7 +344,8 @@ struct kvs_event {
 };
 
 /* kvs_conn_add: make the entry of an established connection from its handshake.
- * -ENOENT: TC did not see it (relay); -EOPNOTSUPP: timestamps are on (relay); -EEXIST; -ENOSPC or -E2BIG: map full. */
+ * -ENOENT: TC did not see it (relay); -EOPNOTSUPP: timestamps are on (relay); -ENODEV: its device has no Ethernet
+ * header (relay); -EEXIST; -ENOSPC or -E2BIG: map full. */
 struct kvs_conn_add_args {
 	struct kvs_tuple tuple;
 	__u32 side;	     /* enum kvs_side; -EINVAL if the handshake says otherwise */

@@ -7,6 +7,8 @@
 
 #include "splice_peers.h"
 
+#include <linux/if_tun.h>
+#include <net/if.h>
 #include <sys/resource.h>
 
 /* Framings of a job. */
@@ -28,6 +30,19 @@ static inline void ns_enter(pid_t pid)
 	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
 		_exit(1);
 	close(fd);
+}
+
+/* A tap or tun of the caller's namespace, with super-packets and open checksums. */
+static inline int tun_open(const char *name, short kind)
+{
+	struct ifreq r = { .ifr_flags = (short)(kind | IFF_NO_PI | IFF_VNET_HDR) };
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+
+	snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", name);
+	if (fd < 0 || ioctl(fd, TUNSETIFF, &r) < 0 ||
+	    ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6) < 0)
+		_exit(1);
+	return fd;
 }
 
 static inline void *pod_thread(void *arg)

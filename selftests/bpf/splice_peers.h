@@ -68,6 +68,7 @@ struct report {
 
 struct job {
 	int family;
+	uint16_t port;	 /* 0: GW_PORT */
 	const char *net; /* 10.9.NET.1 is dialled; NULL: "1" */
 	unsigned streams, requests;
 	unsigned framings; /* bits of enum kvs_framing, taken in turn */
@@ -423,7 +424,7 @@ struct stream {
 static inline int client_connect(const struct job *j)
 {
 	struct sockaddr_storage ss;
-	socklen_t len = sockaddr_make(&ss, j->family, j->net ? j->net : "1", 1, GW_PORT);
+	socklen_t len = sockaddr_make(&ss, j->family, j->net ? j->net : "1", 1, j->port ? j->port : GW_PORT);
 	int fd = socket(j->family, SOCK_STREAM, 0), one = 1, secs = 1, probes = 3;
 
 	if (j->keepalive) {

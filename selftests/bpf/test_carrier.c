@@ -4,6 +4,7 @@
  * run any more; and that nothing is left behind. carrier_gateway.h is the gateway.
  */
 #include "carrier_gateway.h"
+#include "nft.h"
 #include "splice_net.h"
 
 #include <linux/pkt_cls.h>
@@ -124,6 +125,16 @@ static unsigned conns(void)
 			usleep(10000);                                        \
 		assert_true(condition);                                       \
 	} while (0)
+
+/* How often this row of the rules has applied. */
+static uint64_t row(const char *name)
+{
+	char cmd[160], n[32];
+
+	snprintf(cmd, sizeof(cmd), ".output/bin/kvsteer bpf dump rows | grep -o ' %s=[0-9]*' | cut -d= -f2", name);
+	sh_output(n, sizeof(n), cmd);
+	return strtoull(n, NULL, 10);
+}
 
 static void all_exact(const struct job *j)
 {
@@ -488,6 +499,181 @@ static void nothing_is_left_of_a_thousand_connections(void **state)
 	assert_int_equal(conns(), 0);
 }
 
+/* --- what is not carried, and why --- */
+
+static void a_redirected_client_is_relayed(void **state)
+{
+	struct job j = {
+		.port = 9090, .streams = 2, .requests = 3, .framings = ALL, .size = 20000, .chunk = 250, .gap_us = 300
+	};
+
+	need_env();
+	if (nft_apply(9090, GW_PORT)) {
+		print_message("SKIP: this kernel has no nf_tables with NAT\n");
+		skip();
+	}
+	warm(&tc);
+	gateway_start(0, &tc);
+	for (unsigned k = 0; k < 2; k++) {
+		memset(report, 0, sizeof(*report));
+		j.family = k ? AF_INET6 : AF_INET;
+		job_wait(job_start(&j), 20);
+		all_exact(&j);
+		assert_int_equal(gw->whys[CARRIER_WHY_DNAT], 6 * (k + 1));
+		assert_int_equal(report->spliced, 0);
+	}
+	nft_remove();
+}
+
+struct hose {
+	int from, to;
+};
+
+static void *hose_run(void *arg)
+{
+	static __thread uint8_t b[70000];
+	const struct hose *h = arg;
+	ssize_t n;
+
+	while ((n = read(h->from, b, sizeof(b))) > 0)
+		if (write(h->to, b, (size_t)n) < 0)
+			perror("hose");
+	return NULL;
+}
+
+/* The client's way leads through a device without Ethernet headers. */
+static pid_t tunnel_make(void)
+{
+	pid_t pid;
+	int p[2];
+	char c;
+
+	assert_int_equal(pipe(p), 0);
+	pid = fork();
+	if (!pid) {
+		static struct hose h[2];
+		int here, there;
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		here = tun_open("kvt0", IFF_TUN);
+		sh("ip link set kvt0 up; ip route add 10.9.1.2/32 dev kvt0 src 10.9.1.1");
+		ns_enter(client_ns);
+		there = tun_open("kvt1", IFF_TUN);
+		sh("ip link set kvt1 up; ip route add 10.9.1.1/32 dev kvt1 src 10.9.1.2");
+		h[0] = (struct hose){ here, there };
+		h[1] = (struct hose){ there, here };
+		thread_start(hose_run, &h[0]);
+		thread_start(hose_run, &h[1]);
+		if (write(p[1], "r", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	assert_int_equal(read(p[0], &c, 1), 1);
+	close(p[0]);
+	close(p[1]);
+	return pid;
+}
+
+static void a_client_by_a_tunnel_is_relayed(void **state)
+{
+	struct job j = { .family = AF_INET,
+			 .streams = 2,
+			 .requests = 3,
+			 .framings = ALL,
+			 .size = 20000,
+			 .chunk = 250,
+			 .gap_us = 300 };
+	pid_t tunnel;
+
+	need_env();
+	tunnel = tunnel_make();
+	gateway_start(0, &tc);
+	job_wait(job_start(&j), 20);
+	all_exact(&j);
+	wait_for(attached("kvt0"), 2000);
+	usleep(300000);
+	memset(report, 0, sizeof(*report));
+	memset(gw->whys, 0, sizeof(gw->whys));
+	job_wait(job_start(&j), 20);
+	all_exact(&j);
+	assert_int_equal(gw->whys[CARRIER_WHY_NO_ETHERNET], 6);
+	kill(tunnel, SIGKILL);
+	waitpid(tunnel, NULL, 0);
+}
+
+/* Another owner's program ends the chain before ours: by tcx, while ours are filters. (A filter of theirs would not do:
+ * ours comes first at the same priority.) */
+static void where_our_programs_never_run_everything_is_relayed(void **state)
+{
+	static const struct datapath_opts o = { .mode = "tc", .attach = DATAPATH_CLSACT };
+	const struct bpf_insn code[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = TC_ACT_OK },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	struct bpf_link_info info = { 0 };
+	uint32_t len = sizeof(info);
+	struct job j = { .family = AF_INET,
+			 .streams = 4,
+			 .requests = 4,
+			 .framings = ALL,
+			 .size = 50000,
+			 .chunk = 250,
+			 .gap_us = 300 };
+	int fd, link;
+
+	need_env();
+	fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "ends_it", "GPL", code, 2, NULL);
+	link = bpf_link_create(fd, (int)if_nametoindex("kvp0"), (enum bpf_attach_type)46, NULL);
+	close(fd);
+	if (link < 0) {
+		print_message("SKIP: this kernel has no tcx\n");
+		skip();
+	}
+	gateway_start(0, &o);
+	for (unsigned i = 0; i < 2; i++) {
+		memset(report, 0, sizeof(*report));
+		job_wait(job_start(&j), 20);
+		all_exact(&j);
+		assert_int_equal(report->spliced, 0);
+	}
+	assert_int_equal(gw->whys[CARRIER_WHY_OK], 0);
+	assert_int_equal(gw->whys[CARRIER_WHY_NO_HANDSHAKE] + gw->whys[CARRIER_WHY_NOT_SERVED], 32);
+	assert_int_equal(bpf_obj_get_info_by_fd(link, &info, &len), 0);
+	assert_int_equal(info.xdp.ifindex, if_nametoindex("kvp0")); /* theirs is left as it was */
+	close(link);
+}
+
+/* A ring of one page does not even hold a tail. */
+static void a_full_ring_hangs_nothing(void **state)
+{
+	struct job j = { .family = AF_INET,
+			 .streams = 8,
+			 .requests = 6,
+			 .framings = ALL,
+			 .size = 20000,
+			 .chunk = 250,
+			 .gap_us = 300 };
+	int ring;
+
+	need_env();
+	sh("mkdir -p " PINS "/maps");
+	ring = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "kvs_events", 0, 0, 4096, NULL);
+	assert_true(ring >= 0 && bpf_obj_pin(ring, PINS "/maps/kvs_events") == 0);
+	close(ring);
+	warm(&tc);
+	gateway_start(0, &tc);
+	job_wait(job_start(&j), 30);
+	all_exact(&j);
+	wait_for(!gw->open, 3000);
+	assert_true(report->spliced >= 40);
+	assert_true(row("ring_full") > 0);
+	assert_int_equal(gw->events[CARRIER_ENDED], report->spliced);
+	assert_int_equal(gw->events[CARRIER_STALLED] + gw->events[CARRIER_GONE] + gw->bad_tails, 0);
+	if (gw->tails < 40)
+		fail_msg("%u tails of %u", gw->tails, report->spliced);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -503,6 +689,10 @@ int main(void)
 		cmocka_unit_test_teardown(an_orphan_can_be_killed_without_a_daemon, clean),
 		cmocka_unit_test_teardown(programs_that_stop_running_break_the_splice_visibly, clean),
 		cmocka_unit_test_teardown(a_stopped_client_is_told_as_stalled, clean),
+		cmocka_unit_test_teardown(a_redirected_client_is_relayed, clean),
+		cmocka_unit_test_teardown(a_client_by_a_tunnel_is_relayed, clean),
+		cmocka_unit_test_teardown(where_our_programs_never_run_everything_is_relayed, clean),
+		cmocka_unit_test_teardown(a_full_ring_hangs_nothing, clean),
 		cmocka_unit_test_teardown(nothing_is_left_of_a_thousand_connections, clean),
 	};
 

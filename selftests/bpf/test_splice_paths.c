@@ -7,7 +7,6 @@
 #include "splice_run.h"
 
 #include <linux/if_link.h>
-#include <linux/if_tun.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 
@@ -424,18 +423,6 @@ static void *wire_out(void *arg)
 		free(p);
 	}
 	return NULL;
-}
-
-static int tun_open(const char *name, short kind)
-{
-	struct ifreq r = { .ifr_flags = (short)(kind | IFF_NO_PI | IFF_VNET_HDR) };
-	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-
-	snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", name);
-	if (fd < 0 || ioctl(fd, TUNSETIFF, &r) < 0 ||
-	    ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6) < 0)
-		_exit(1);
-	return fd;
 }
 
 static void wire_start(struct wire *w, int from, int to, uint64_t delay_us)

@@ -47,6 +47,16 @@ static size_t tail_unroll(const struct kvs_event *e, const uint8_t *b, size_t ro
 	return n;
 }
 
+/* The tail of a response that has ended, where the kernel keeps it. */
+static size_t tail_read(struct splicer *sp, uint32_t id, uint32_t gen, char out[KVS_TAIL_BYTES])
+{
+	struct tail_value t;
+
+	if (bpf_map_lookup_elem(sp->map[MAP_tails], &id, &t) < 0 || t.e.gen != gen || t.e.splice != id)
+		return 0;
+	return tail_unroll(&t.e, t.b, KVS_TAIL_BYTES, out);
+}
+
 static bool reads_ours(struct splicer *sp, const struct kvs_event *e, struct kvs_splice *s)
 {
 	return splice_read(sp, e->splice, s) == 0 && s->gen == e->gen;
@@ -75,6 +85,7 @@ static int event_take(void *arg, void *data, size_t size)
 	struct splicer *sp = arg;
 	const struct kvs_event *e = data;
 	char tail[KVS_TAIL_BYTES];
+	struct slot *slot;
 	size_t n;
 
 	if (size < sizeof(*e) || e->type >= KVS_EVENTS_N || e->cookie != sp->owner) {
@@ -83,6 +94,15 @@ static int event_take(void *arg, void *data, size_t size)
 	}
 	if ((e->type == KVS_EV_POD_FIN || e->type == KVS_EV_POD_RST) && !pod_matters(sp, e))
 		return 0;
+	slot = &sp->slots[e->splice < sp->nids ? e->splice : 0];
+	if (e->type == KVS_EV_ENDED)
+		slot->ended = e->gen;
+	/* The ring had room for this one, but not for the tail before. */
+	if (e->type == KVS_EV_DONE && slot->ended != e->gen) {
+		count(&sp->counts[SERVICE_LATE]);
+		n = tail_read(sp, e->splice, e->gen, tail);
+		carrier_tell(sp, e->splice, e->gen, CARRIER_ENDED, e->flags, e->bytes, tail, n);
+	}
 	n = tail_unroll(e, (const uint8_t *)(e + 1), size - sizeof(*e), tail);
 	if (carrier_tell(sp, e->splice, e->gen, types[e->type], e->flags, e->bytes, tail, n))
 		count(&sp->counts[SERVICE_BAD_EVENT]);
@@ -94,12 +114,8 @@ static int event_take(void *arg, void *data, size_t size)
 static void tell_found(struct splicer *sp, uint32_t id, uint32_t gen, const struct kvs_splice *s, uint32_t found)
 {
 	char tail[KVS_TAIL_BYTES];
-	struct tail_value t;
-	size_t n = 0;
+	size_t n = found & 1U << CARRIER_ENDED ? tail_read(sp, id, gen, tail) : 0;
 
-	if (found & 1U << CARRIER_ENDED && bpf_map_lookup_elem(sp->map[MAP_tails], &id, &t) == 0 && t.e.gen == gen &&
-	    t.e.splice == id)
-		n = tail_unroll(&t.e, t.b, KVS_TAIL_BYTES, tail);
 	for (unsigned type = 0; type < CARRIER_EVENTS_N; type++)
 		if (found & 1U << type)
 			carrier_tell(sp, id, gen, (enum carrier_event_type)type, s->flags, s->bytes, tail,

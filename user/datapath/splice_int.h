@@ -94,6 +94,7 @@ struct slot {
 	_Atomic uint32_t gen;
 	uint64_t progress, progress_at; /* service thread: of one in LIMBO */
 	struct watch watch;		/* service thread */
+	uint32_t ended;			/* service thread: generation whose ENDED came by the ring */
 };
 
 struct served {

@@ -88,6 +88,8 @@ static enum carrier_why why_of_add(int r)
 		return CARRIER_WHY_NO_HANDSHAKE;
 	case -EOPNOTSUPP:
 		return CARRIER_WHY_TIMESTAMPS;
+	case -ENODEV:
+		return CARRIER_WHY_NO_ETHERNET;
 	case -EEXIST:
 		return CARRIER_WHY_TUPLE;
 	case -E2BIG:
