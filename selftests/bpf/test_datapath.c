@@ -310,6 +310,43 @@ static void a_pinned_map_of_another_build_is_left_alone_and_named(void **state)
 	assert_int_equal(pinned_id(PINS "/maps/kvs_pods", true), id);
 }
 
+/* Field case B1: the kernel rounds a ring's size up, and another build may have made it smaller; neither stands in the
+ * way of the next start. Flags do, and are named. */
+static void pins_of_the_splice_are_reused_and_other_flags_are_named(void **state)
+{
+	struct datapath_opts o = { .mode = "tc" };
+	struct datapath *dp;
+	uint32_t ring, conns;
+	int fd;
+
+	need_env();
+	mkdir("/sys/fs/bpf/kvsteer", 0700);
+	mkdir(PINS, 0700);
+	mkdir(PINS "/maps", 0700);
+	fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "kvs_events", 0, 0, 65536, NULL);
+	assert_true(fd >= 0 && bpf_obj_pin(fd, PINS "/maps/kvs_events") == 0);
+	close(fd);
+	ring = pinned_id(PINS "/maps/kvs_events", true);
+	for (unsigned i = 0; i < 2; i++) {
+		dp = datapath_open(&o, why);
+		assert_string_equal(why, "");
+		assert_string_equal(datapath_carrier(dp), "tc");
+		assert_int_equal(pinned_id(PINS "/maps/kvs_events", true), ring);
+		conns = i ? conns : pinned_id(PINS "/maps/kvs_conns", true);
+		assert_int_equal(pinned_id(PINS "/maps/kvs_conns", true), conns);
+		datapath_close(dp, false);
+	}
+	unlink(PINS "/maps/kvs_conns");
+	fd = bpf_map_create(BPF_MAP_TYPE_HASH, "kvs_conns", sizeof(struct kvs_tuple), sizeof(struct kvs_conn), 64,
+			    NULL); /* without BPF_F_NO_PREALLOC */
+	assert_true(fd >= 0 && bpf_obj_pin(fd, PINS "/maps/kvs_conns") == 0);
+	close(fd);
+	dp = datapath_open(&o, why);
+	assert_non_null(strstr(why, "kvs_conns has map_flags 0, this build needs 1"));
+	assert_string_equal(datapath_carrier(dp), "relay");
+	datapath_close(dp, false);
+}
+
 static void programs_of_another_generation_are_replaced_in_place(void **state)
 {
 	struct datapath *dp;
@@ -582,6 +619,7 @@ int main(void)
 		story(pods_that_leave_lose_their_counts_others_keep_them),
 		story(more_pods_than_room_is_an_error_that_says_so),
 		story(a_pinned_map_of_another_build_is_left_alone_and_named),
+		story(pins_of_the_splice_are_reused_and_other_flags_are_named),
 		story(programs_of_another_generation_are_replaced_in_place),
 		story(a_device_made_anew_is_attached_again),
 		story(what_others_own_stays_as_it_was_with_tcx),

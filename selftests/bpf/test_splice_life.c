@@ -222,6 +222,52 @@ static void what_cannot_be_read_of_a_known_connection_is_dropped(void **state)
 	assert_int_equal(r.verdict, TC_ACT_UNSPEC); /* nobody's */
 }
 
+/* A tag that the device did not strip, or a segment behind more extension headers than are followed: neither is read,
+ * so its numbers reach the own socket unmapped, which can confuse the sender's own connection alone. */
+static void what_lies_behind_tags_and_long_chains_is_left_alone(void **state)
+{
+	const struct packet p = { .flags = ACK, .seq = US + FWD, .ack = UE, .win = 500, .payload = 64 };
+	uint8_t in[1024], out[1024];
+	LIBBPF_OPTS(bpf_test_run_opts, o, .data_in = in, .data_out = out, .data_size_out = sizeof(out));
+	unsigned len;
+
+	need_env();
+	splice_put(AF_INET6, KVS_ACTIVE, KVS_UNTIL_CLOSE, 0, NULL);
+	for (unsigned headers = 4; headers <= 5; headers++) {
+		len = packet_build(in, AF_INET6, PI, &p);
+		memmove(in + ETH_HLEN + 40 + 8 * headers, in + ETH_HLEN + 40, len - ETH_HLEN - 40);
+		memset(in + ETH_HLEN + 40, 0, 8 * headers);
+		put16(in + ETH_HLEN + 4, get16(in + ETH_HLEN + 4) + 8 * headers);
+		in[ETH_HLEN + 6] = IPPROTO_DSTOPTS;
+		for (unsigned i = 0; i < headers; i++) {
+			uint8_t *ext = in + ETH_HLEN + 40 + 8 * i;
+
+			ext[0] = i + 1 == headers ? IPPROTO_TCP : IPPROTO_DSTOPTS;
+			ext[2] = 1;
+			ext[3] = 4;
+		}
+		o.data_size_in = len + 8 * headers;
+		o.data_size_out = sizeof(out);
+		assert_int_equal(bpf_prog_test_run_opts(bpf_program__fd(skel->progs.kvs_ingress), &o), 0);
+		assert_int_equal(o.retval, headers == 4 ? TC_ACT_REDIRECT : (uint32_t)TC_ACT_UNSPEC);
+		if (headers == 5)
+			assert_memory_equal(in, out, o.data_size_in);
+	}
+	for (unsigned tags = 1; tags <= 2; tags++) {
+		len = packet_build(in, AF_INET6, PI, &p);
+		memmove(in + 12 + 4 * tags, in + 12, len - 12);
+		for (unsigned i = 0; i < tags; i++) {
+			put16(in + 12 + 4 * i, tags == 2 && !i ? ETH_P_8021AD : ETH_P_8021Q);
+			put16(in + 14 + 4 * i, 7);
+		}
+		o.data_size_in = len + 4 * tags;
+		o.data_size_out = sizeof(out);
+		assert_int_equal(bpf_prog_test_run_opts(bpf_program__fd(skel->progs.kvs_ingress), &o), 0);
+		assert_int_equal(o.retval, (uint32_t)TC_ACT_UNSPEC);
+		assert_memory_equal(in, out, o.data_size_in);
+	}
+}
+
 /* --- control --- */
 
 static struct kvs_bind_args bind_args(uint32_t id, uint32_t gen)
@@ -514,6 +560,7 @@ int main(void)
 		cmocka_unit_test(options_at_odd_places_and_broken_ones),
 		cmocka_unit_test(a_syn_clears_a_dead_entry_and_no_other),
 		cmocka_unit_test(what_cannot_be_read_of_a_known_connection_is_dropped),
+		cmocka_unit_test(what_lies_behind_tags_and_long_chains_is_left_alone),
 		cmocka_unit_test(bind_arm_and_unbind_say_why_not),
 		cmocka_unit_test(unbinding_moves_the_offsets_on),
 		cmocka_unit_test(a_chunked_response_ends_in_whatever_order_its_segments_come),
