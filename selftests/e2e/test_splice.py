@@ -7,8 +7,10 @@ import json
 import os
 import queue
 import select
+import shutil
 import socket
 import struct
+import subprocess
 import threading
 import time
 import zlib
@@ -203,6 +205,80 @@ def test_a_request_sent_in_mid_answer_is_answered_behind_it(w):
         b = c.answer()
         need(b.complete and b.json()["prompt"] == "second", "the second: %s" % b.body[:80])
         was_spliced(g, rid, len(chunk(BIG)) + 5)
+
+
+@lib.wire("tc")
+def test_an_answer_is_over_when_the_client_has_acknowledged_it(w):
+    """Before that, neither of its connections may carry anything else: the pod may have to repeat."""
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    for top, first, body in ((head("chunked"), chunk(b"one"), chunk(b"two") + b"0\r\n\r\n"), (head("length", 1003), b"one", b"x" * 1000)):
+        pod.handler = s = Staged(top + first, body)
+        with g.connect() as c:
+            a, rid = ask(g, c)
+            armed(g)
+            lib.run("tc", "-n", "kvs-c", "qdisc", "replace", "dev", "e0", "root", "tbf", "rate", "1mbit", "burst", "10b", "limit", "1b")
+            try:
+                s.go()
+                need(c.take(len(first + body)) == first + body, "the body differs")
+                until(lambda: g.flows("ended"), "it is at its end")
+                time.sleep(0.2)
+                need(g.flows("ended") and not g.ask("decision.show", request=rid), "it is over without the client's acknowledgement")
+            finally:
+                lib.run("tc", "-n", "kvs-c", "qdisc", "del", "dev", "e0", "root")
+            pod.handler = lambda c, r: (r.read_body(), c.reply(b"next"))
+            c.send(request(PROMPT))
+            b = c.answer()
+            need(b.complete and b.body == b"next", "the next answer is %r" % b.body)
+            was_spliced(g, rid, len(body))
+
+
+def routed_pod(w):
+    """A pod behind a router, and what makes the router lose everything or pass it on."""
+    r, p = lib.Namespace("kvs-r"), lib.Namespace("kvs-p3")
+    w.net.plug(r, "r0", 3, [2])
+    r.ip("link", "add", "d0", "type", "veth", "peer", "name", "e0", "netns", p.name)
+    for ns, dev, at in ((r, "d0", "10.97.4.1/24"), (p, "e0", "10.97.4.2/24")):
+        ns.ip("addr", "add", at, "dev", dev)
+        ns.ip("link", "set", dev, "up")
+    p.ip("route", "add", "default", "via", "10.97.4.1")
+    lib.run("ip", "route", "add", "10.97.4.0/24", "via", "10.97.3.2")
+
+    def forward(on):
+        with r.inside(), open("/proc/sys/net/ipv4/ip_forward", "w") as f:
+            f.write("%d" % on)
+    forward(True)
+    pod = lib.Pod(None, "10.97.4.2", w.port(), ("m",), p)
+    w.pods.append(pod)
+    return pod, forward
+
+
+@lib.wire("tc")
+def test_a_splice_that_is_refused_is_armed_again(w):
+    """The first segment behind the split is lost, and another comes before it."""
+    pod, forward = routed_pod(w)
+    g = w.gateway([pod])
+    lost, late, more = chunk(b"lost" * 50), chunk(b"late" * 50), chunk(b"more" * 300) + b"0\r\n\r\n"
+    for _ in range(5):
+        before = g.metric('splice_rows_total{row="refused"')
+        pod.handler = s = Staged(head("chunked") + chunk(b"one"), lost, late, more)
+        with g.connect() as c:
+            a, rid = ask(g, c)
+            armed(g)
+            forward(False)
+            s.go()
+            time.sleep(0.03)
+            forward(True)
+            s.go()
+            got = c.take(len(chunk(b"one") + lost + late))
+            armed(g)
+            s.go()
+            need(got + c.take(len(more)) == chunk(b"one") + lost + late + more, "the body differs")
+            if g.metric('splice_rows_total{row="refused"') > before:
+                was_spliced(g, rid, len(more))
+                return
+            need(g.decision(rid)["end"] == "complete", "not complete")
+    raise lib.Fail("never refused")
 
 
 # --- clients that go ---
@@ -655,6 +731,25 @@ def test_times_that_the_kernel_measured_reach_the_scheduler(w):
     row = d["candidates"][0]
     need(row["recent_gap_ms"] and 15 < row["recent_gap_ms"] < 60, "gaps of late: %s" % row["recent_gap_ms"])
     need(row["recent_ttft_ms"] is not None and row["recent_ttft_ms"] < 200, "first bytes of late: %s" % row["recent_ttft_ms"])
+
+
+@lib.wire("tc")
+def test_an_address_that_is_rewritten_here_is_no_way_for_splices(w):
+    if not shutil.which("nft"):
+        raise lib.Skip("there is no nft to rewrite addresses with")
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    rules = "table ip kvs { chain pre { type nat hook prerouting priority dstnat; tcp dport 7 dnat to %s; }; }" % lib.address(*g.addr)
+    r = subprocess.run(["nft", rules], capture_output=True, text=True)
+    if r.returncode:
+        raise lib.Skip("nft cannot rewrite addresses here: " + r.stderr.split("\n")[0])
+    try:
+        c = lib.Conn((g.addr[0], 7), ns=w.client)
+        w.conns.append(c)
+        relayed(g, c, pod, "dnat")
+        w.odd.add("kvs_syns")
+    finally:
+        lib.run("nft", "delete", "table", "ip", "kvs")
 
 
 @lib.wire("tc")
