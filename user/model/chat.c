@@ -500,25 +500,25 @@ static void read_request(struct run *r, struct chat *c)
 		{ STR("reasoning_effort"), &c->effort },
 	};
 	struct json_val k, v;
-	struct json j;
+	struct json_in in;
 
-	json_init(&j, c->in->request);
-	if (json_value(&j, &v) || v.kind != JSON_T_OBJ)
+	json_in_start(r, &in, c->in->request);
+	if (json_value(&in.j, &v) || v.kind != JSON_T_OBJ)
 		run_raise(r, "the request is no JSON object");
-	while (json_member(&j, &k, &v) > 0) {
+	while (json_in_member(&in, &k, &v) > 0) {
 		size_t i;
 
 		for (i = 0; i < sizeof(members) / sizeof(members[0]); i++)
 			if (json_str_is(&k, members[i].key))
 				break;
 		if (i == sizeof(members) / sizeof(members[0])) {
-			json_skip(&j, &v, NULL);
+			json_skip(&in.j, &v, NULL);
 			continue;
 		}
-		*members[i].to = json_to_val(r, &j, &v);
+		*members[i].to = json_to_val(r, &in, &v);
 		val_force(r, members[i].to);
 	}
-	if (json_end(&j))
+	if (json_end(&in.j))
 		run_raise(r, "the request is no JSON object");
 }
 

@@ -10,9 +10,7 @@
 
 #define COMPILE_MEMORY (64u << 20)
 
-const struct template_limits template_limits_default = { .steps = 20u << 20,
-							 .output = 64u << 20,
-							 .memory = 256u << 20 };
+const struct template_limits template_limits_default = { .steps = 8u << 20, .output = 64u << 20, .memory = 256u << 20 };
 
 /* --- compiling --- */
 

@@ -182,24 +182,84 @@ static struct val macro_new(struct run *r, const struct node *n)
 
 /* --- output --- */
 
-/* A macro's output, and JSON, need not become a string first. */
-static void print_node(struct run *r, const struct node *n)
+static void print_call(struct run *r, const struct node *n)
 {
-	struct args a;
-	struct val f;
+	struct val f = node_eval(r, n->kid[K0]);
+	struct args a = node_call_args(r, n, NULL);
 
-	if (n->kind == N_DATA)
-		return out_put(r, n->name.p, n->name.n);
-	if (n->kind != N_CALL)
-		return val_print(r, node_eval(r, n));
-	run_step(r, 1);
-	f = node_eval(r, n->kid[K0]);
-	a = node_call_args(r, n, NULL);
 	r->where = n;
 	if (f.t == V_MACRO)
 		macro_call(r, f.macro, &a, false);
 	else
 		val_print(r, val_call(r, f, &a));
+}
+
+static void print_filter(struct run *r, const struct node *n)
+{
+	struct val v = node_eval(r, n->kid[K0]);
+	struct args a = node_args(r, n);
+
+	r->where = n;
+	if (!template_filter_print(r, n->filter, v, &a))
+		val_print(r, filter_call(r, n->filter, v, &a));
+}
+
+#define SUMMANDS 24
+
+/* a + b + c: plain strings are printed one behind the other; anything else is added up as it would be. */
+static void print_sum(struct run *r, const struct node *n)
+{
+	const struct node *leaf[SUMMANDS];
+	struct val v[SUMMANDS];
+	unsigned count = 0;
+	bool plain = true;
+
+	for (; n->kind == N_BINARY && n->op == '+' && count < SUMMANDS - 1; n = n->kid[K0])
+		leaf[count++] = n->kid[K1];
+	leaf[count++] = n;
+	for (unsigned i = count; i-- > 0;) {
+		v[i] = node_eval(r, leaf[i]);
+		plain &= v[i].t == V_STR && !(v[i].f & F_MARKUP);
+	}
+	for (unsigned i = count; plain && i-- > 0;)
+		out_put(r, v[i].s, v[i].n);
+	if (plain)
+		return;
+	for (unsigned i = count - 1; i-- > 0;)
+		v[i] = val_binary(r, '+', v[i + 1], v[i]);
+	val_print(r, v[0]);
+}
+
+/* What is printed need not become a string first. */
+static void print_node(struct run *r, const struct node *n)
+{
+	if (n->kind == N_DATA)
+		return out_put(r, n->name.p, n->name.n);
+	run_step(r, 1);
+	r->where = n;
+	switch (n->kind) {
+	case N_CALL:
+		return print_call(r, n);
+	case N_FILTER:
+		return print_filter(r, n);
+	case N_BINARY:
+		if (n->op == '+')
+			return print_sum(r, n);
+		break;
+	case N_CONCAT:
+		for (const struct node *k = n->kid[K0]; k; k = k->next)
+			val_print(r, node_eval(r, k));
+		return;
+	case N_COND:
+		if (val_truth(r, node_eval(r, n->kid[K0])))
+			print_node(r, n->kid[K1]);
+		else if (n->kid[K2])
+			print_node(r, n->kid[K2]);
+		return;
+	default:
+		break;
+	}
+	val_print(r, node_eval(r, n));
 }
 
 /* What blocks print is not made a string first. */

@@ -222,10 +222,9 @@ FILTER(f_format)
 	return text_percent(r, val_soft_str(r, v), t);
 }
 
-FILTER(f_tojson)
+static void json_style(struct run *r, struct val *arg, struct json_style *ret)
 {
 	struct json_style s = { .item_sep = STR(", "), .key_sep = STR(": ") };
-	struct out o;
 
 	s.ascii = arg_true(r, arg[0], false);
 	s.sort = arg_true(r, arg[3], false);
@@ -245,6 +244,15 @@ FILTER(f_tojson)
 		s.item_sep = val_str(two.at[0]);
 		s.key_sep = val_str(two.at[1]);
 	}
+	*ret = s;
+}
+
+FILTER(f_tojson)
+{
+	struct json_style s;
+	struct out o;
+
+	json_style(r, arg, &s);
 	out_capture(r, &o);
 	val_print_json(r, v, &s);
 	return out_end(r, &o);
@@ -447,6 +455,19 @@ static const struct filter table[] = {
 	{ "wordwrap", { NULL, 0, 0 }, NO_FILTER },
 	{ "xmlattr", { NULL, 0, 0 }, NO_FILTER },
 };
+
+bool template_filter_print(struct run *r, const struct filter *f, struct val v, const struct args *a)
+{
+	struct val slot[ARGS_MAX];
+	struct json_style s;
+
+	if (f->run != f_tojson)
+		return false;
+	args_bind(r, f->name, &f->p, a, slot);
+	json_style(r, slot, &s);
+	val_print_json(r, v, &s);
+	return true;
+}
 
 const struct filter *template_filter_find(struct str name)
 {

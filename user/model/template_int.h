@@ -37,7 +37,7 @@
 
 struct template_mem_chunk;
 struct template_mem {
-	struct template_mem_chunk *chunks;
+	struct template_mem_chunk *chunks, *spare;
 	char *at, *end;
 	size_t total, limit;
 };
@@ -46,7 +46,7 @@ void *template_mem_get(struct template_mem *a, size_t n);   /* aligned; NULL: no
 char *template_mem_bytes(struct template_mem *a, size_t n); /* not aligned */
 /* Make the <n> bytes that end the arena's last piece <more> longer, in place. */
 bool template_mem_grow(struct template_mem *a, const void *p, size_t n, size_t more);
-void template_mem_reset(struct template_mem *a); /* keeps the largest chunk, if it is not too large */
+void template_mem_reset(struct template_mem *a); /* keeps up to 8 MiB */
 void template_mem_free(struct template_mem *a);
 
 /* --- values --- */
@@ -78,7 +78,7 @@ enum vtype {
 
 enum {
 	F_MARKUP = 1, /* V_STR: |safe */
-	F_RAW = 2,    /* V_STR: as it stands in JSON text, with escapes; see val_force */
+	F_LONE = 2,   /* V_STR: of JSON, with half of a surrogate pair: see val_force */
 	F_ASCII = 4,  /* V_STR: known to have no byte above 0x7f */
 	F_GROUP = 8,  /* V_TUPLE: of groupby: .grouper, .list */
 	F_UNSAFE = 1, /* V_UNDEF: an attribute that the sandbox hides */
@@ -483,6 +483,10 @@ int template_run(struct template_work *w, const struct template *t, const struct
 void run_template(struct run *r, struct val variables);
 
 void out_put(struct run *r, const char *p, size_t n);
+/* Room for <n> bytes, at most OUT_ROOM; then say how many were written. */
+#define OUT_ROOM 4096
+char *out_room(struct run *r, size_t n);
+void out_commit(struct run *r, size_t n);
 void out_capture(struct run *r, struct out *o);
 struct val out_end(struct run *r, struct out *o);
 
@@ -529,7 +533,14 @@ struct val undef_attr(struct str name);
 struct val undef_hint(const char *message);
 noreturn void undef_used(struct run *r, struct val v);
 const char *val_type_name(struct val v);
-struct val val_force(struct run *r, struct val *v); /* a string out of JSON text gets its value, in place */
+/* For what comes out of JSON text: a string must have a text. */
+noreturn void string_without_text(struct run *r);
+static inline struct val val_force(struct run *r, struct val *v)
+{
+	if (v->t == V_STR && v->f & F_LONE)
+		string_without_text(r);
+	return *v;
+}
 bool val_truth(struct run *r, struct val v);
 bool val_equal(struct run *r, struct val a, struct val b);
 /* <, <=, >, >= : 'l' 'L' 'g' 'G' */
@@ -658,6 +669,8 @@ struct func {
 	call_fn *run;
 };
 const struct filter *template_filter_find(struct str name);
+/* Print what the filter gives without making it a string first; false: it is none of those that can. */
+bool template_filter_print(struct run *r, const struct filter *f, struct val v, const struct args *a);
 const struct test *template_test_find(struct str name);
 const struct method *template_method_find(struct str name);			   /* the first of that name */
 const struct method *template_method_of(const struct method *first, enum vtype t); /* NULL: such a value has none */
@@ -689,7 +702,14 @@ struct val *slot_of(struct run *r, struct ref ref);
 bool cond_next(struct run *r, struct gen *g, struct val *ret);
 
 /* template_json.c: values from JSON text, which must stay where it is */
-struct val json_to_val(struct run *r, struct json *j, const struct json_val *v);
+struct json_in {
+	struct json j;
+	struct buf text; /* of strings */
+	size_t start;	 /* there, of the value read last */
+};
+void json_in_start(struct run *r, struct json_in *in, struct str text);
+int json_in_member(struct json_in *in, struct json_val *ret_key, struct json_val *ret_val); /* as json_member */
+struct val json_to_val(struct run *r, struct json_in *in, const struct json_val *v);
 struct val json_text_to_val(struct run *r, struct str text, bool *ret_ok);
 
 #endif

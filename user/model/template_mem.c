@@ -1,20 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Memory that is given back all at once. Between two renderings the largest chunk stays, if it is not too large, so
- * that most of them ask the system for nothing.
+ * Memory that is given back all at once. Between two renderings some of its chunks stay, so that most renderings ask
+ * the system for nothing, and touch pages that are there.
  */
 #include <stdlib.h>
 
 #include "model/template_int.h"
 
-#define CHUNK_MIN  (64u << 10)
-#define CHUNK_KEPT (4u << 20)
+#define CHUNK_MIN (64u << 10)
+#define CHUNK_MAX (2u << 20) /* but for what alone is larger */
+#define KEPT	  (8u << 20)
 
 struct template_mem_chunk {
 	struct template_mem_chunk *next;
 	size_t size;
 	char data[] __attribute__((aligned(MEM_ALIGN)));
 };
+
+static void begin(struct template_mem *a, struct template_mem_chunk *c)
+{
+	c->next = a->chunks;
+	a->chunks = c;
+	a->total += c->size;
+	a->at = c->data;
+	a->end = c->data + c->size;
+}
 
 static bool more_room(struct template_mem *a, size_t n)
 {
@@ -23,8 +33,14 @@ static bool more_room(struct template_mem *a, size_t n)
 
 	if (n > a->limit || a->total > a->limit - n)
 		return false;
-	if (size > CHUNK_KEPT)
-		size = CHUNK_KEPT;
+	for (struct template_mem_chunk **at = &a->spare; (c = *at); at = &c->next)
+		if (c->size >= n && c->size <= a->limit - a->total) {
+			*at = c->next;
+			begin(a, c);
+			return true;
+		}
+	if (size > CHUNK_MAX)
+		size = CHUNK_MAX;
 	if (size < n)
 		size = n;
 	if (size > a->limit - a->total)
@@ -33,11 +49,7 @@ static bool more_room(struct template_mem *a, size_t n)
 	if (!c)
 		return false;
 	c->size = size;
-	c->next = a->chunks;
-	a->chunks = c;
-	a->total += size;
-	a->at = c->data;
-	a->end = c->data + size;
+	begin(a, c);
 	return true;
 }
 
@@ -75,33 +87,40 @@ bool template_mem_grow(struct template_mem *a, const void *p, size_t n, size_t m
 	return true;
 }
 
+static void give_back(struct template_mem_chunk *c)
+{
+	for (struct template_mem_chunk *next; c; c = next) {
+		next = c->next;
+		free(c);
+	}
+}
+
 void template_mem_reset(struct template_mem *a)
 {
-	struct template_mem_chunk *keep = NULL, *next;
+	struct template_mem_chunk *c, *next;
+	size_t kept = 0;
 
-	for (struct template_mem_chunk *c = a->chunks; c; c = next) {
-		struct template_mem_chunk *drop = c;
-
+	/* What was not used this time goes, for the rest there is a limit. */
+	give_back(a->spare);
+	a->spare = NULL;
+	for (c = a->chunks; c; c = next) {
 		next = c->next;
-		if (c->size <= CHUNK_KEPT && (!keep || c->size > keep->size)) {
-			drop = keep;
-			keep = c;
+		if (c->size > KEPT - kept) {
+			free(c);
+			continue;
 		}
-		free(drop);
+		kept += c->size;
+		c->next = a->spare;
+		a->spare = c;
 	}
-	if (keep)
-		keep->next = NULL;
-	a->chunks = keep;
-	a->total = keep ? keep->size : 0;
-	a->at = keep ? keep->data : NULL;
-	a->end = keep ? keep->data + keep->size : NULL;
+	a->chunks = NULL;
+	a->total = 0;
+	a->at = a->end = NULL;
 }
 
 void template_mem_free(struct template_mem *a)
 {
-	for (struct template_mem_chunk *c = a->chunks, *next; c; c = next) {
-		next = c->next;
-		free(c);
-	}
+	give_back(a->chunks);
+	give_back(a->spare);
 	*a = (struct template_mem){ .limit = a->limit };
 }

@@ -18,43 +18,64 @@ static void flush(struct run *r)
 	o->n = 0;
 }
 
+static void out_grow(struct run *r, struct out *o, size_t n)
+{
+	size_t more = o->n + n + 64;
+	char *q;
+
+	if (more + o->n > UINT32_MAX / 4)
+		run_fail(r, TEMPLATE_LIMIT, "a text is too long");
+	if (o->p && template_mem_grow(r->mem, o->p, o->cap, more)) {
+		o->cap += more;
+		return;
+	}
+	q = run_bytes(r, o->cap + more);
+	if (o->n)
+		memcpy(q, o->p, o->n);
+	o->p = q;
+	o->cap += more;
+}
+
+char *out_room(struct run *r, size_t n)
+{
+	struct out *o = r->out;
+
+	if (o->cap - o->n < n) {
+		if (o->sink)
+			flush(r);
+		else
+			out_grow(r, o, n);
+	}
+	return o->p + o->n;
+}
+
+void out_commit(struct run *r, size_t n)
+{
+	if (n > r->output_max - r->output)
+		run_fail(r, TEMPLATE_LIMIT, "more output than the limit");
+	if (r->out->sink)
+		r->output += n;
+	r->out->n += n;
+}
+
 void out_put(struct run *r, const char *p, size_t n)
 {
 	struct out *o = r->out;
 
-	if (n > r->output_max - r->output)
-		run_fail(r, TEMPLATE_LIMIT, "more output than the limit");
-	if (!o->sink && o->cap - o->n < n) {
-		size_t more = o->n + n;
-
-		if (more + o->n > UINT32_MAX)
-			run_fail(r, TEMPLATE_LIMIT, "a text is too long");
-		if (o->p && template_mem_grow(r->mem, o->p, o->cap, more)) {
-			o->cap += more;
-		} else {
-			char *q = run_bytes(r, o->cap + more + 64);
-
-			if (o->n)
-				memcpy(q, o->p, o->n);
-			o->p = q;
-			o->cap += more + 64;
-		}
-	}
 	run_step(r, n / 256);
-	if (o->sink) {
+	if (o->sink && n > OUT_ROOM) {
+		if (n > r->output_max - r->output)
+			run_fail(r, TEMPLATE_LIMIT, "more output than the limit");
 		r->output += n;
-		if (o->cap - o->n < n)
-			flush(r);
-		if (n >= o->cap / 2) {
-			flush(r);
-			if (r->sink.put(r->sink.ctx, p, n))
-				run_fail(r, TEMPLATE_SINK, "the output could not be taken");
-			return;
-		}
+		flush(r);
+		if (r->sink.put(r->sink.ctx, p, n))
+			run_fail(r, TEMPLATE_SINK, "the output could not be taken");
+		return;
 	}
-	if (n)
-		memcpy(o->p + o->n, p, n);
-	o->n += n;
+	if (n) {
+		memcpy(out_room(r, n), p, n);
+		out_commit(r, n);
+	}
 }
 
 void out_capture(struct run *r, struct out *o)
@@ -264,40 +285,56 @@ struct val val_soft_str(struct run *r, struct val v)
 
 /* --- JSON --- */
 
+static char *json_escape(char *to, uint32_t c)
+{
+	static const char named[] = "btn\0fr", hex[] = "0123456789abcdef";
+
+	*to++ = '\\';
+	if (c == '"' || c == '\\') {
+		*to++ = (char)c;
+		return to;
+	}
+	if (c >= 8 && c <= 13 && named[c - 8]) {
+		*to++ = named[c - 8];
+		return to;
+	}
+	*to++ = 'u';
+	for (int shift = 12; shift >= 0; shift -= 4)
+		*to++ = hex[c >> shift & 15];
+	return to;
+}
+
+static inline bool json_plain(unsigned char c, bool ascii)
+{
+	return c >= 0x20 && c != '"' && c != '\\' && (!ascii || c < 0x7f);
+}
+
 static void json_text(struct run *r, struct val v, bool ascii)
 {
-	static const char named[] = "btn\0fr";
-	const unsigned char *p = (const unsigned char *)v.s, *end = p + v.n;
+	const char *p = v.s, *end = p + v.n;
 
-	run_step_bytes(r, (size_t)v.n * 4);
+	run_step_bytes(r, v.n);
 	put_lit(r, "\"");
 	while (p < end) {
-		const unsigned char *from = p;
-		char buf[16];
-		int n;
+		/* No character becomes more than 12 bytes, nor a byte more than 6. */
+		char *room = out_room(r, OUT_ROOM), *to = room;
+		const char *stop = end - p > OUT_ROOM / 6 - 4 ? p + OUT_ROOM / 6 - 4 : end;
 
-		while (p < end && *p >= 0x20 && *p != '"' && *p != '\\' && (!ascii || *p < 0x7f))
-			p++;
-		out_put(r, (const char *)from, (size_t)(p - from));
-		if (p == end)
-			break;
-		if (*p == '"' || *p == '\\') {
-			n = sprintf(buf, "\\%c", *p++);
-		} else if (*p < 0x20) {
-			char c = *p >= 8 && *p <= 13 ? named[*p - 8] : 0;
+		while (p < stop) {
+			uint32_t c;
 
-			n = c ? sprintf(buf, "\\%c", c) : sprintf(buf, "\\u%04x", *p);
-			p++;
-		} else {
-			const char *q = (const char *)p;
-			uint32_t c = utf8_next(&q);
-
-			p = (const unsigned char *)q;
-			n = c < 0x10000 ? sprintf(buf, "\\u%04x", c)
-					: sprintf(buf, "\\u%04x\\u%04x", 0xd800 + ((c - 0x10000) >> 10),
-						  0xdc00 + ((c - 0x10000) & 0x3ff));
+			if (json_plain((unsigned char)*p, ascii)) {
+				*to++ = *p++;
+				continue;
+			}
+			c = (unsigned char)*p < 0x80 ? (unsigned char)*p++ : utf8_next(&p);
+			if (c >= 0x10000) {
+				to = json_escape(to, 0xd800 + ((c - 0x10000) >> 10));
+				c = 0xdc00 + ((c - 0x10000) & 0x3ff);
+			}
+			to = json_escape(to, c);
 		}
-		out_put(r, buf, (size_t)n);
+		out_commit(r, (size_t)(to - room));
 	}
 	put_lit(r, "\"");
 }

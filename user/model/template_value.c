@@ -40,24 +40,9 @@ const char *val_type_name(struct val v)
 	return names[v.t];
 }
 
-struct val val_force(struct run *r, struct val *v)
+void string_without_text(struct run *r)
 {
-	struct json_val j = { .kind = JSON_T_STR, .escaped = true };
-	struct buf b = { 0 };
-
-	if (v->t != V_STR || !(v->f & F_RAW))
-		return *v;
-	run_step_bytes(r, v->n);
-	j.raw = val_str(*v);
-	/* A buffer over a piece of the arena: json_unescape asks for as much room as there is text, and a slack. */
-	b.cap = v->n + 256;
-	b.mem = run_bytes(r, b.cap);
-	if (json_unescape(&j, &b) < 0)
-		run_unsure(r, "half of a surrogate pair in a string");
-	v->f = 0;
-	v->s = b.mem;
-	v->n = (uint32_t)b.len;
-	return *v;
+	run_unsure(r, "half of a surrogate pair in a string");
 }
 
 int64_t val_len(struct run *r, struct val v)
