@@ -135,7 +135,7 @@ static int read_prompts(const json_t *j, struct prompts *out)
 static int read_chat(const json_t *messages, struct prompts *out)
 {
 	struct buf text = { 0 };
-	int r = json_is_array(messages) && json_array_size(messages) ? chat_render(messages, true, &text) : -EINVAL;
+	int r = json_is_array(messages) && json_array_size(messages) ? tok_chat(messages, true, &text) : -EINVAL;
 
 	out->n = 1;
 	r = r ? r : tok_encode(buf_str(&text), &out->v[0]);
@@ -154,7 +154,7 @@ static int read_echo(struct answer *a, const json_t *body, const struct prompts 
 
 	if (a->chat) {
 		one = json_pack("[{s:s, s:O}]", "role", "", "content", json_object_get(last, "content"));
-		r = one ? chat_render(one, false, &text) : 0;
+		r = one ? tok_chat(one, false, &text) : 0;
 		json_decref((json_t *)(uintptr_t)one);
 		/* without what is around the content: "<|im_start|>\n" and "<|im_end|>\n" */
 		if (buf_len(&text) > 24)
@@ -505,7 +505,7 @@ void api_tokenize(const struct request *r)
 		missing(r, body, "prompt");
 	} else if (api_model(r, body, &lora, &name)) {
 		if (messages)
-			e = chat_render(messages, !json_is_false(json_object_get(body, "add_generation_prompt")),
+			e = tok_chat(messages, !json_is_false(json_object_get(body, "add_generation_prompt")),
 					&text);
 		else
 			e = json_is_string(prompt) ? buf_put(&text, lift_text(prompt).p, lift_text(prompt).n) : -EINVAL;

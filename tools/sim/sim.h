@@ -135,7 +135,7 @@ int tok_encode(struct str text, struct ids *out);
 struct str tok_piece(uint32_t id); /* {NULL, 0}: no such token */
 void tok_unload(void);
 uint32_t tok_random(struct rng *r, uint32_t *state); /* of a made-up text, the next token */
-int chat_render(const json_t *messages, bool generation_prompt, struct buf *out);
+int tok_chat(const json_t *messages, bool generation_prompt, struct buf *out);
 
 /* --- answer.c --- */
 #define STOP_MAX 8

@@ -258,7 +258,7 @@ static int put_content(const json_t *content, struct buf *out)
 }
 
 /* ChatML, the same as in chatml.jinja beside this file. */
-int chat_render(const json_t *messages, bool generation_prompt, struct buf *out)
+int tok_chat(const json_t *messages, bool generation_prompt, struct buf *out)
 {
 	const json_t *m;
 	size_t i;

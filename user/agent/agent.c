@@ -174,6 +174,21 @@ void agent_tune_pool(struct proxy_pool *pp)
 	pp->tuning = t;
 }
 
+/* Without it chats are matched approximately; the log tells, and `kvsteer status` once there are some. */
+static void load_chat(struct proxy_pool *pp)
+{
+	char why[512];
+
+	pp->chat = chat_model_load(pp->cfg->model_path, pp->cfg->chat_template, why, sizeof(why));
+	if (pp->chat)
+		return;
+	if (errno == ENOENT) /* a model that is no chat model has none */
+		log_info("chats would be matched approximately", "pool", pp->cfg->name, "why", why);
+	else
+		log_warn("chats are matched approximately: no template to follow", "pool", pp->cfg->name, "why", why);
+	pp->chat_why = str_dup(str_of(why));
+}
+
 static int make_pools(struct agent *a)
 {
 	const struct config *cfg = a->cfg;
@@ -200,6 +215,7 @@ static int make_pools(struct agent *a)
 				log_error("the vocabulary cannot be used", "pool", cfg->pools[i].name, "why", err);
 				return -errno;
 			}
+			load_chat(pp);
 		}
 		if (endpoints_pool_models(a->endpoints, i, cfg->pools[i].models, cfg->pools[i].nmodels))
 			return -ENOMEM;
@@ -441,8 +457,11 @@ void agent_free(struct agent *a)
 	endpoints_free(a->endpoints);
 	index_free(a->index);
 	for (unsigned i = 0; i < a->cfg->npools; i++) {
-		if (a->shared.pools)
+		if (a->shared.pools) {
 			vocab_unref(a->shared.pools[i].vocab);
+			chat_model_free(a->shared.pools[i].chat);
+			free(a->shared.pools[i].chat_why);
+		}
 		if (a->problems)
 			free(a->problems[i]);
 	}

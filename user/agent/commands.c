@@ -46,6 +46,12 @@ static void write_warnings(struct agent *a, struct jw *w)
 			jw_str(w, m);
 		}
 	}
+	for (unsigned i = 0; i < a->cfg->npools; i++)
+		if (a->shared.pools[i].chat_why && atomic_load(&a->shared.pools[i].chats_approximate)) {
+			snprintf(m, sizeof(m), "pool %.60s: chats are approximate: %.400s", a->cfg->pools[i].name,
+				 a->shared.pools[i].chat_why);
+			jw_str(w, m);
+		}
 	list_for_each (it, endpoints_pods(a->endpoints)) {
 		struct pod *p = container_of(it, struct pod, link);
 

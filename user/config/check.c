@@ -64,6 +64,13 @@ static void check_files(struct check *k, const struct config_pool *p, unsigned i
 		else if (access(file, R_OK) < 0)
 			wrong(k, key, "%s: %s (it is read to turn token ids into text)", file, strerror(errno));
 	}
+	if (p->chat_template) {
+		KEY(key, "pools[%u].chat-template", i);
+		if (!p->model_path)
+			wrong(k, key, "needs model-path: without the tokenizer the engine's tokens have no text");
+		else if (access(p->chat_template, R_OK) < 0)
+			wrong(k, key, "%s: %s", p->chat_template, strerror(errno));
+	}
 	if (p->api_key_file && access(p->api_key_file, R_OK) < 0)
 		wrong(k, KEY(key, "pools[%u].api-key-file", i), "%s: %s", p->api_key_file, strerror(errno));
 	if (p->discovery == DISC_FILE && access(p->file, R_OK) < 0)

@@ -65,6 +65,10 @@ static const struct option pool_options[] = {
 	  .restart = true,
 	  .doc = "Directory with the model's tokenizer.json. Without it KV events cannot be read and prefixes are "
 		 "approximate." },
+	{ "chat-template", OPT_PATH, OFF(config_pool, chat_template), .ok = ok_nonempty, .allowed = "file",
+	  .restart = true,
+	  .doc = "The template that the engines are started with (vLLM's --chat-template), if it is not the one in "
+		 "model-path." },
 	{ "engine", OPT_ENUM, OFF(config_pool, engine), .def = "auto", .allowed = "auto|vllm|sglang|trtllm",
 	  .restart = true, .doc = "What serves the model; auto reads it from the pods' metrics." },
 	{ "api-key-file", OPT_PATH, OFF(config_pool, api_key_file), .ok = ok_nonempty, .allowed = "file",

@@ -128,6 +128,8 @@ static void add_part(struct run *r, const struct chat *c, struct val part, bool 
 		kind = get(r, part, STR("type"));
 		media = media_kind(kind);
 		if (media) {
+			if (c->in->media)
+				*c->in->media = true;
 			struct val p = dict_new(r, 1);
 
 			if (!c->parts)

@@ -26,6 +26,7 @@ struct chat_in {
 	int64_t now; /* of strftime_now */
 	bool utc;
 	const struct template_limits *limits;
+	bool *media; /* set to true if there are media, which the text does not show; may be NULL */
 };
 
 /* An enum template_result. TEMPLATE_RAISED: the engine would answer this request with an error. */

@@ -278,6 +278,10 @@ static void commit(struct deciding *d, const struct sched_out *out)
 	struct request *r = d->r;
 
 	stats_inc(d->w->st, counters[d->terms.mode]);
+	if (r->kind == API_CHAT && !r->pool->chat) {
+		stats_inc(d->w->st, STATS_RENDER_NONE);
+		atomic_store_explicit(&r->pool->chats_approximate, true, memory_order_relaxed);
+	}
 	for (unsigned i = 0; i < out->n; i++) {
 		const struct sched_row *row = &d->w->rows[out->row[i]];
 		struct leg *leg = &r->legs[r->nlegs++];
@@ -310,6 +314,8 @@ static int settle_text(struct deciding *d)
 		r->text_bytes = in->prompt.text.len;
 		return e;
 	}
+	if (in->kind == API_CHAT && r->pool->chat)
+		render_chat(d->w, in, r->pool);
 	r->text_bytes = in->exact ? in->prompt.text.len - in->prompt.prefix : 0;
 	return prompt_set_prefix(d->w, &in->prompt,
 				 v && in->exact && in->special ? vocab_prefix(v) : (struct str){ NULL, 0 });
@@ -397,6 +403,8 @@ static bool early_inside(struct deciding *d)
 	if (find_route(d, mask, &pool, &no) || !d->route)
 		return false;
 	r->pool = &w->sh->pools[pool];
+	if (d->in->kind == API_CHAT && r->pool->chat)
+		return false; /* a template may put what comes last at the front */
 	if (r->data_bytes + r->body_left > r->pool->cfg->body ||
 	    atomic_load_explicit(&r->pool->queued, memory_order_relaxed) >= r->pool->cfg->queue)
 		return false;

@@ -2,9 +2,9 @@
  *
  * One walk over the body while it arrives: what steers it is read, the rest is skipped and validated.
  *
- * Completions: the text is the prompt itself, as the engine tokenizes it. Chat: until templates are rendered, the text
- * is a canonical form of the messages, which is equal where the messages are equal; it matches what this gateway has
- * sent before, not what engines announce.
+ * Completions: the text is the prompt itself, as the engine tokenizes it. Chat: the text is a canonical form of the
+ * messages, which is equal where the messages are equal; it matches what this gateway has sent before, not what engines
+ * announce. Where the model's template is known, render.c puts its text in place of it when the body is whole.
  *
  * Tokens are told apart by their level, the number of containers around them: members of the body stand at level 1,
  * the prompts or messages of a list at level 2, the members of a message at level 3.
@@ -26,7 +26,7 @@
 #define EARLY_MIN  (48u << 10) /* text that decides early; twice as much at each further try */
 #define EXPECT_MAX (1u << 20)  /* room taken for a prompt at once; what a client announces is not believed further */
 
-enum { OTHER, STREAM, LONG_TAIL, MODEL, SALT, SPECIAL, PROMPT, MESSAGES, FORBIDDEN };
+enum { OTHER, STREAM, LONG_TAIL, MODEL, SALT, SPECIAL, PROMPT, MESSAGES, TOOLS, FORBIDDEN };
 
 static const struct {
 	struct str name;
@@ -36,6 +36,7 @@ static const struct {
 	{ STR("prompt"), PROMPT },
 	{ STR("messages"), MESSAGES },
 	{ STR("stream"), STREAM },
+	{ STR("tools"), TOOLS },
 	{ STR("cache_salt"), SALT },
 	{ STR("add_special_tokens"), SPECIAL },
 	{ STR("return_token_ids"), LONG_TAIL },
@@ -56,7 +57,7 @@ struct inspection *inspection_new(struct worker *w, enum api_kind kind, uint64_t
 		return NULL;
 	in->w = w;
 	in->kind = kind;
-	in->special = true;
+	in->special = kind == API_COMPLETIONS; /* templates write them themselves */
 	in->early_at = EARLY_MIN;
 	in->expect = expect < EXPECT_MAX ? (size_t)expect : EXPECT_MAX;
 	json_start(&in->json);
@@ -116,7 +117,7 @@ static int member_key(struct inspection *in, const struct json_val *key)
 			in->member = members[i].member;
 			in->name = members[i].name.p;
 			in->late |= in->decided && in->member != STREAM && in->member != LONG_TAIL &&
-				    in->member != FORBIDDEN;
+				    in->member != TOOLS && in->member != FORBIDDEN;
 			break;
 		}
 	if (!(in->member == PROMPT && in->kind == API_COMPLETIONS) && !(in->member == MESSAGES && in->kind == API_CHAT))
@@ -165,7 +166,10 @@ static int member_value(struct inspection *in, const struct json_val *v)
 		in->long_tail |= v->kind != JSON_T_NULL && v->kind != JSON_T_FALSE && v->kind != JSON_T_CLOSE;
 		break;
 	case SPECIAL:
-		in->special = v->kind != JSON_T_FALSE;
+		in->special = in->kind == API_CHAT ? v->kind == JSON_T_TRUE : v->kind != JSON_T_FALSE;
+		break;
+	case TOOLS:
+		in->tools = v->kind != JSON_T_NULL;
 		break;
 	case FORBIDDEN:
 		if (v->kind != JSON_T_NULL && v->kind != JSON_T_CLOSE)

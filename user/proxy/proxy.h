@@ -9,6 +9,7 @@
  *   body.c      its body: received, looked into, decided on
  *   api.c       which paths are a client's
  *   inspect.c   what a body says, while it arrives: model, prompt, salt, fields that may not pass
+ *   render.c    a chat's text, by the template of its model
  *   prompt.c    the prompt's text and its hashes
  *   decide.c    candidates, match, pick, explain record
  *   guess.c     what the index is told, and taken back when a leg fails
@@ -35,6 +36,7 @@
 #include "endpoint/endpoint.h"
 #include "events/events.h"
 #include "kvindex/kvindex.h"
+#include "model/chat_model.h"
 #include "model/vocab.h"
 #include "sched/sched.h"
 #include "stats/stats.h"
@@ -48,6 +50,9 @@ struct proxy_pool {
 	const struct sched_ops *policy;
 	struct sched_tuning tuning;
 	struct vocab *vocab;		     /* NULL: what an id stands for is not known */
+	struct chat_model *chat;	     /* NULL: what a chat's text is is not known, … */
+	char *chat_why;			     /* … and why; may be NULL */
+	_Atomic bool chats_approximate;	     /* chats came for which that mattered */
 	_Atomic uint32_t bytes_per_token_q8; /* learned from reported usage; 4.0 at the start */
 	_Atomic uint32_t bytes_per_token_n;  /* samples so far, up to 16 */
 	_Atomic uint32_t queued; /* requests that wait for a connection to a pod, held against limits.queue */

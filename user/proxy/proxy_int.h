@@ -221,6 +221,7 @@ struct worker {
 	struct index_hit *hits;
 	struct sched_row *rows;
 	uint32_t *row_blocks;
+	struct template_work *template_work; /* made when first needed */
 };
 
 struct proxy {
@@ -297,6 +298,7 @@ struct inspection {
 	bool lone;	/* the text has a surrogate without its other half: no engine takes it */
 	bool decided;	/* early */
 	bool late;	/* and a member has come since that steers */
+	bool tools;	/* it has some */
 	bool no_text;	/* only looked through for what may not pass */
 	uint8_t member;
 	enum stats_id why;     /* opaque: the counter that says why */
@@ -330,6 +332,9 @@ void inspection_judge(struct inspection *in);		 /* what was fed is what is decid
 /* The text of a token-id prompt; the body that was fed last is still there. 0, -ERANGE: an unknown id, -ENOMEM. */
 int inspection_read_ids(struct inspection *in, const struct vocab *v);
 void inspection_forget_text(struct inspection *in);
+
+/* render.c: a chat's text is what its template makes of the body that was fed last, if that can be told */
+void render_chat(struct worker *w, struct inspection *in, const struct proxy_pool *pool);
 
 /* decide.c: fills legs[] and the explain record. 0, or the status to refuse with. */
 struct refusal {

@@ -45,6 +45,8 @@ void worker_slim(struct worker *w)
 	buf_free(&w->plain);
 	buf_free(&w->spare_body);
 	prompt_forget_spare(w);
+	template_work_free(w->template_work);
+	w->template_work = NULL;
 }
 
 static void *worker_main(void *arg)
@@ -160,6 +162,7 @@ static bool worker_cleanup(struct worker *w)
 	free(w->sched);
 	buf_free(&w->plain);
 	buf_free(&w->spare_body);
+	template_work_free(w->template_work);
 	prompt_forget_spare(w);
 	return false;
 }

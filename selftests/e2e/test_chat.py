@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A chat is matched by the text that the model's template makes of it, token for token; where that cannot be told, by a
+form of our own, and the daemon says why.
+
+The pods are kvsim's: ChatML, and a token is a byte, so what is predicted is exact."""
+import json
+import os
+import random
+import shutil
+import time
+
+import lib
+from lib import need, until
+
+BLOCK = 16
+BYTES = os.path.join(lib.TOP, "selftests/data/bytes-tokenizer")
+CHATML = os.path.join(lib.TOP, "tools/sim/chatml.jinja")
+rng = random.Random(11)
+
+
+def text(n):
+    return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz      \"\\\u00fc\u6771,.\n") for _ in range(n))
+
+
+def say(role, content):
+    return {"role": role, "content": content}
+
+
+def model(w, template=None, config=None, tokenizer_config=None):
+    d = w.path("model")
+    shutil.copytree(BYTES, d)
+    for name, v in ("chat_template.jinja", template), ("config.json", config), ("tokenizer_config.json", tokenizer_config):
+        if v is not None:
+            with open(os.path.join(d, name), "w") as f:
+                f.write(v if isinstance(v, str) else json.dumps(v))
+    return d
+
+
+def gateway(w, pods, path, more=""):
+    g = w.gateway(pods, pool="model-path: %s\n%s" % (path, more))
+    until(lambda: all(p["index"] == "live" for p in g.cli("pod", "list")), "events flow")
+    return g
+
+
+def chatml():
+    with open(CHATML) as f:
+        return f.read()
+
+
+class Asked:
+    def __init__(self, g, messages, **body):
+        a = g.post(dict({"model": "m", "max_tokens": 40, "messages": messages}, **body), "/v1/chat/completions", ["x-kvsteer-explain: 1"])
+        need(a.status == 200 and a.complete, "status %d: %s" % (a.status, a.body[:300]))
+        why, usage = json.loads(a.headers["x-kvsteer-decision"]), a.json()["usage"]
+        self.pod, self.mode, self.predicted = a.headers["x-kvsteer-pod"], why["mode"], why["predicted_tokens"]
+        self.tokens, self.reported = usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
+        self.said, self.estimate = a.json()["choices"][0]["message"], why["prompt_tokens"]
+
+    def __repr__(self):
+        return "%s tokens on %s (%s): predicted %s, reported %s" % (self.tokens, self.pod, self.mode, self.predicted, self.reported)
+
+
+def settle(g, pods):
+    seen = [g.metric("kv_event_batches_total"), time.time()]
+
+    def still():
+        n = g.metric("kv_event_batches_total")
+        if n != seen[0]:
+            seen[:] = n, time.time()
+        return seen[0] and time.time() - seen[1] > 0.15
+    until(still, "events come to an end")
+    until(lambda: all(g.pod_state(p)["speculative"] == 0 for p in pods), "only events are believed")
+
+
+def exact(r):
+    need(r.mode == "precise" and r.predicted == r.reported, "%r" % r)
+
+
+def renders(g, result):
+    return g.metric("chat_renders_total{result=\"%s\"" % result)
+
+
+def test_turns_are_predicted_token_for_token(w):
+    pods = [w.sim(ip="127.0.0.%d" % i) for i in (3, 4)]
+    g = gateway(w, pods, model(w, chatml()))
+    system = say("system", text(500))
+    for _ in range(2):
+        chat = [system, say("user", text(150))]
+        home = None
+        for turn in range(3):
+            r = Asked(g, chat)
+            exact(r)
+            need(turn == 0 or (r.reported > 600 and r.pod == home), "turn %d: %r" % (turn, r))
+            home = r.pod
+            settle(g, pods)
+            chat += [say("assistant", r.said["content"]), say("user", text(90))]
+    need(renders(g, "exact") == 6, "%d were rendered" % renders(g, "exact"))
+
+
+def test_a_shared_system_text_is_all_that_another_chat_finds(w):
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, chatml()))
+    system = say("system", text(300))
+    Asked(g, [system, say("user", "1" + text(50))])
+    settle(g, pods)
+    r = Asked(g, [system, say("user", "2" + text(50))])
+    exact(r)
+    shared = len(("<|im_start|>system\n%s<|im_end|>\n<|im_start|>user\n" % system["content"]).encode())
+    need(r.reported == shared // BLOCK * BLOCK, "%r, %d bytes are shared" % (r, shared))
+
+
+def test_parts_of_content_are_joined_as_the_engine_does(w):
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, chatml()))
+    a, b = text(200), text(200)
+    Asked(g, [say("user", a + "\n" + b)])
+    settle(g, pods)
+    r = Asked(g, [say("user", [{"type": "text", "text": a}, {"type": "text", "text": b}])])
+    need(r.mode == "precise" and r.predicted > 350, "%r" % r)
+
+
+def test_the_template_of_the_configuration_wins(w):
+    """The engine's --chat-template; the directory's would give another text."""
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, "{{ messages[0].content }}"), "chat-template: " + CHATML)
+    chat = [say("user", text(400))]
+    Asked(g, chat)
+    settle(g, pods)
+    r = Asked(g, chat)
+    exact(r)
+    need(r.reported > 350, "%r" % r)
+
+
+def test_the_tokenizers_configuration_may_hold_the_template(w):
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, tokenizer_config={"chat_template": [
+        {"name": "tool_use", "template": "{{ raise_exception('no tools') }}"}, {"name": "default", "template": chatml()}]}))
+    chat = [say("user", text(400))]
+    Asked(g, chat)
+    settle(g, pods)
+    r = Asked(g, chat)
+    exact(r)
+    need(r.reported > 350, "%r" % r)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    r = Asked(g, chat, tools=[tool])
+    need(r.mode == "approximate" and renders(g, "raised") == 1, "%r" % r)
+
+
+def test_what_the_template_refuses_is_the_engines_to_answer(w):
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, "{% if messages[0].role != 'user' %}{{ raise_exception('a user begins') }}{% endif %}" + chatml()))
+    r = Asked(g, [say("system", text(300)), say("user", "?")])
+    need(r.mode == "approximate" and renders(g, "raised") == 1, "%r" % r)
+    need(Asked(g, [say("user", text(300))]).mode == "precise", "the next one is not rendered")
+
+
+def test_media_are_matched_by_what_the_client_sent(w):
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, chatml()))
+    parts = [{"type": "text", "text": text(200)}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+    a = g.post({"model": "m", "messages": [say("user", parts)]}, "/v1/chat/completions", ["x-kvsteer-explain: 1"])
+    need(json.loads(a.headers["x-kvsteer-decision"])["mode"] == "approximate", "%r" % a.headers)
+    need(renders(g, "media") == 1, "not counted")
+
+
+def test_a_request_cannot_keep_a_worker_in_a_template(w):
+    pods = [w.sim(ip="127.0.0.3")]
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    g = gateway(w, pods, model(w, "{% if messages[0].content == 'slow' %}" + loops + "{% endif %}" + chatml()))
+    began = time.time()
+    r = Asked(g, [say("user", "slow")], max_tokens=1)
+    need(r.mode == "approximate" and renders(g, "limit") == 1, "%r" % r)
+    need(time.time() - began < 2, "took %.1f s" % (time.time() - began))
+    need(Asked(g, [say("user", "quick")]).mode == "precise", "the next one is not rendered")
+
+
+def approximate_because(w, why, **files):
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, **files))
+    chat = [say("user", text(400))]
+    first = Asked(g, chat)
+    need(first.mode == "approximate", "%r" % first)
+    need(any(why in x for x in g.cli("status")["warnings"]), "status says %r" % g.cli("status")["warnings"])
+    need(renders(g, "exact") == 0, "rendered")
+
+
+def test_without_a_template_chats_are_approximate(w):
+    approximate_because(w, "has no chat template")
+
+
+def test_a_template_that_cannot_be_followed_is_named_with_its_place(w):
+    approximate_because(w, "chat_template.jinja:2:", template="{{ messages }}\n{{ messages | frobnicate }}")
+
+
+def test_a_model_that_engines_render_by_code_is_told_by_its_files(w):
+    approximate_because(w, "deepseek_v32", template=chatml(), config={"architectures": ["DeepseekV32ForCausalLM"], "model_type": "deepseek_v32"})
+
+
+lib.main(globals())
