@@ -184,13 +184,11 @@ static const struct option root_options[] = {
 	{ "datapath.retain", OPT_DURATION, OFF(config, datapath_retain), .def = "120s", .min = 100 * MS,
 	  .max = DURATION_MAX, .restart = true,
 	  .doc = "How long the numbers of a connection that carried answers are kept behind its end: as long as a peer "
-		 "may "
-		 "send something late." },
+		 "may send something late." },
 	{ "model-cache", OPT_PATH, OFF(config, model_cache), .def = "/var/cache/kvsteer",
 	  .allowed = "directory or \"\"", .restart = true,
 	  .doc = "Where compiled tokenizers are kept, so that a start takes milliseconds and not seconds. \"\", or one "
-		 "that "
-		 "cannot be written: they are compiled at each start." },
+		 "that cannot be written: they are compiled at each start." },
 	{ "memory.max", OPT_SIZE, OFF(config, memory_max), .def = "2GiB", .min = 64 * KIB * KIB, .max = 64 * TIB,
 	  .doc = "Ceiling for index, bodies and streams together; at the ceiling new requests are answered 503." },
 	{ "memory.index", OPT_SIZE, OFF(config, memory_index), .def = "512MiB", .min = KIB * KIB, .max = 64 * TIB,
