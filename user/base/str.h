@@ -42,6 +42,31 @@ int str_u64(struct str s, uint64_t *ret);
 /* What fits of <s>, and a NUL behind it; cap > 0. */
 void str_copy(char *out, size_t cap, const char *s);
 
+/* A code point as UTF-8: bytes written, 4 at most. */
+static inline unsigned utf8_put(char *out, unsigned c)
+{
+	if (c < 0x80) {
+		out[0] = (char)c;
+		return 1;
+	}
+	if (c < 0x800) {
+		out[0] = (char)(0xc0 | c >> 6);
+		out[1] = (char)(0x80 | (c & 0x3f));
+		return 2;
+	}
+	if (c < 0x10000) {
+		out[0] = (char)(0xe0 | c >> 12);
+		out[1] = (char)(0x80 | (c >> 6 & 0x3f));
+		out[2] = (char)(0x80 | (c & 0x3f));
+		return 3;
+	}
+	out[0] = (char)(0xf0 | c >> 18);
+	out[1] = (char)(0x80 | (c >> 12 & 0x3f));
+	out[2] = (char)(0x80 | (c >> 6 & 0x3f));
+	out[3] = (char)(0x80 | (c & 0x3f));
+	return 4;
+}
+
 /* A copy with a NUL behind it, from malloc; NULL and ENOMEM. */
 char *str_dup(struct str s);
 

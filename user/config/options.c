@@ -106,8 +106,7 @@ static const struct option pool_options[] = {
 		 "comparison and for pods whose prefixes do not matter." },
 	{ "scheduling.tiers.cpu", OPT_SHARE, OFF(config_pool, tier_cpu), .def = "0.75",
 	  .doc = "What a token that a pod has cached in host memory is worth next to one in its GPU: 1 less the price "
-		 "of "
-		 "loading it, in tokens that could be computed meanwhile." },
+		 "of loading it, in tokens that could be computed meanwhile." },
 	{ "scheduling.tiers.disk", OPT_SHARE, OFF(config_pool, tier_disk), .def = "0.25",
 	  .doc = "The same of one on a disk or in a store behind it." },
 	{ "scheduling.attention-tokens", OPT_COUNT, OFF(config_pool, attention_tokens), .def = "50000", .min = 100,
@@ -144,8 +143,7 @@ static const struct option pool_options[] = {
 		 "counts." },
 	{ "limits.body", OPT_SIZE, OFF(config_pool, body), .def = "32MiB", .min = KIB, .max = TIB,
 	  .doc = "Largest request body; a larger one is answered 413. A client's body is read up to the largest limit "
-		 "of "
-		 "any pool before its pool is known." },
+		 "of any pool before its pool is known." },
 	{ "limits.retries", OPT_COUNT, OFF(config_pool, retries), .def = "2", .max = 5,
 	  .doc = "How often a request that no pod has begun to answer is sent to another pod." },
 	{ "limits.retry-busy", OPT_BOOL, OFF(config_pool, retry_busy), .def = "true",

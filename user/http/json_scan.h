@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/str.h"
+
 struct json_scan {
 	/* The first quote, backslash or byte below 0x20 in [p, end), or end. *high becomes non-zero if a byte outside
 	 * ASCII lies before it; it is never cleared. */
@@ -53,30 +55,6 @@ static inline int escape_len(const char *p, const char *end)
 			return -1;
 	}
 	return 6;
-}
-
-static inline unsigned utf8_put(char *out, unsigned c)
-{
-	if (c < 0x80) {
-		out[0] = (char)c;
-		return 1;
-	}
-	if (c < 0x800) {
-		out[0] = (char)(0xc0 | c >> 6);
-		out[1] = (char)(0x80 | (c & 0x3f));
-		return 2;
-	}
-	if (c < 0x10000) {
-		out[0] = (char)(0xe0 | c >> 12);
-		out[1] = (char)(0x80 | (c >> 6 & 0x3f));
-		out[2] = (char)(0x80 | (c & 0x3f));
-		return 3;
-	}
-	out[0] = (char)(0xf0 | c >> 18);
-	out[1] = (char)(0x80 | (c >> 12 & 0x3f));
-	out[2] = (char)(0x80 | (c >> 6 & 0x3f));
-	out[3] = (char)(0x80 | (c & 0x3f));
-	return 4;
 }
 
 enum unescape { UNESCAPE_STOP, UNESCAPE_QUOTE, UNESCAPE_CUT, UNESCAPE_BAD, UNESCAPE_LONE };

@@ -266,7 +266,7 @@ static int read_bytes(struct load *l, const json_t *vocab)
 		char s[8];
 
 		if (l->spelling == BYTE_LEVEL)
-			s[utf8_put(l->letter_of[b], s)] = '\0';
+			s[utf8_put(s, l->letter_of[b])] = '\0';
 		else
 			snprintf(s, sizeof(s), "<0x%02X>", b);
 		id[b] = id_of(vocab, s);

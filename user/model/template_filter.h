@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Private to the filters.
+ * What the filters share; methods take their numbers by arg_int too.
  */
 #ifndef KVS_MODEL_TEMPLATE_FILTER_H
 #define KVS_MODEL_TEMPLATE_FILTER_H

@@ -604,7 +604,6 @@ double val_double(struct run *r, struct val v);
 
 /* template_text.c: strings by code points */
 uint32_t utf8_next(const char **p);
-unsigned utf8_encode(char *out, uint32_t c);
 bool text_ascii(struct val v);
 int64_t text_len(struct run *r, struct val s);
 size_t text_offset(struct run *r, struct val s, int64_t chars);				/* bytes of the first <chars> */

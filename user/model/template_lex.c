@@ -303,13 +303,13 @@ static const char *escape(struct lexer *l, const char *p, char **to)
 	}
 	if (*p == 'x' || *p == 'u' || *p == 'U') {
 		p = hex_escape(l, p + 1, *p == 'x' ? 2 : *p == 'u' ? 4 : 8, &c);
-		*to += utf8_encode(*to, c);
+		*to += utf8_put(*to, c);
 		return p;
 	}
 	if (*p >= '0' && *p <= '7') {
 		for (int i = 0; i < 3 && *p >= '0' && *p <= '7'; i++)
 			c = c * 8 + (uint32_t)(*p++ - '0');
-		*to += utf8_encode(*to, c);
+		*to += utf8_put(*to, c);
 		return p;
 	}
 	if (*p == 'N')

@@ -5,7 +5,7 @@
  */
 #include <stdio.h>
 
-#include "model/template_int.h"
+#include "model/template_filter.h"
 
 #define METHOD(name) static struct val name(struct run *r, struct val v, struct val *arg, const struct args *a)
 
@@ -16,17 +16,6 @@ static struct val want_str(struct run *r, struct val v)
 	if (v.t != V_STR)
 		run_raise(r, "a string is wanted, not a %s", val_type_name(v));
 	return v;
-}
-
-static int64_t want_int(struct run *r, struct val v, int64_t missing)
-{
-	if (v.t == V_MISSING)
-		return missing;
-	if (v.t == V_UNDEF)
-		undef_used(r, v);
-	if (!is_int(v))
-		run_raise(r, "an integer is wanted, not a %s", val_type_name(v));
-	return v.i;
 }
 
 /* --- str --- */
@@ -78,12 +67,12 @@ METHOD(m_rstrip)
 
 METHOD(m_split)
 {
-	return text_split(r, v, arg[0].t == V_MISSING ? NULL : &arg[0], want_int(r, arg[1], -1), false);
+	return text_split(r, v, arg[0].t == V_MISSING ? NULL : &arg[0], arg_int(r, arg[1], -1), false);
 }
 
 METHOD(m_rsplit)
 {
-	return text_split(r, v, arg[0].t == V_MISSING ? NULL : &arg[0], want_int(r, arg[1], -1), true);
+	return text_split(r, v, arg[0].t == V_MISSING ? NULL : &arg[0], arg_int(r, arg[1], -1), true);
 }
 
 METHOD(m_splitlines)
@@ -104,8 +93,8 @@ static struct val part(struct run *r, struct val v, struct val *arg, int64_t *re
 	if (x[0].t == V_NONE && x[1].t == V_NONE)
 		return v;
 	n = text_len(r, v);
-	from = x[0].t == V_NONE ? 0 : want_int(r, x[0], 0);
-	to = x[1].t == V_NONE ? n : want_int(r, x[1], 0);
+	from = x[0].t == V_NONE ? 0 : arg_int(r, x[0], 0);
+	to = x[1].t == V_NONE ? n : arg_int(r, x[1], 0);
 	from = from < 0 ? (from + n < 0 ? 0 : from + n) : from;
 	to = to < 0 ? (to + n < 0 ? 0 : to + n) : to > n ? n : to;
 	*ret_from = from > to ? -1 : from;
@@ -212,7 +201,7 @@ METHOD(m_replace)
 
 	if (v.f & F_MARKUP)
 		to = val_escape(r, to);
-	return text_replace(r, v, want_str(r, arg[0]), to, want_int(r, arg[2], -1));
+	return text_replace(r, v, want_str(r, arg[0]), to, arg_int(r, arg[2], -1));
 }
 
 METHOD(m_join)
@@ -290,7 +279,7 @@ static struct val pad(struct run *r, struct val v, struct val *arg, char how)
 
 	if (v.f & F_MARKUP)
 		fill = val_escape(r, fill);
-	return text_pad(r, v, want_int(r, arg[0], 0), fill, how);
+	return text_pad(r, v, arg_int(r, arg[0], 0), fill, how);
 }
 
 METHOD(m_ljust)
@@ -310,7 +299,7 @@ METHOD(m_center)
 
 METHOD(m_zfill)
 {
-	return text_pad(r, v, want_int(r, arg[0], 0), val_lit("0"), 'z');
+	return text_pad(r, v, arg_int(r, arg[0], 0), val_lit("0"), 'z');
 }
 
 static struct val all_are(struct run *r, struct val v, unsigned flags)

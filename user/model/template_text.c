@@ -18,30 +18,6 @@ uint32_t utf8_next(const char **pp)
 	return c;
 }
 
-unsigned utf8_encode(char *out, uint32_t c)
-{
-	if (c < 0x80) {
-		out[0] = (char)c;
-		return 1;
-	}
-	if (c < 0x800) {
-		out[0] = (char)(0xc0 | c >> 6);
-		out[1] = (char)(0x80 | (c & 0x3f));
-		return 2;
-	}
-	if (c < 0x10000) {
-		out[0] = (char)(0xe0 | c >> 12);
-		out[1] = (char)(0x80 | (c >> 6 & 0x3f));
-		out[2] = (char)(0x80 | (c & 0x3f));
-		return 3;
-	}
-	out[0] = (char)(0xf0 | c >> 18);
-	out[1] = (char)(0x80 | (c >> 12 & 0x3f));
-	out[2] = (char)(0x80 | (c >> 6 & 0x3f));
-	out[3] = (char)(0x80 | (c & 0x3f));
-	return 4;
-}
-
 static const char *prev(const char *p)
 {
 	do
@@ -247,7 +223,7 @@ struct val text_case(struct run *r, struct val s, char how)
 		if (one == 'l' && c == SIGMA && final_sigma(s.s, at, end))
 			out[0] = 0x3c2;
 		for (unsigned i = 0; i < n; i++)
-			to += utf8_encode(to, out[i]);
+			to += utf8_put(to, out[i]);
 		word = cased(c);
 	}
 	s.f &= F_MARKUP;

@@ -103,30 +103,6 @@ void unicode_init(void)
 
 /* --- UTF-8 --- */
 
-unsigned utf8_put(uint32_t c, char *to)
-{
-	if (c < 0x80) {
-		to[0] = (char)c;
-		return 1;
-	}
-	if (c < 0x800) {
-		to[0] = (char)(0xc0 | c >> 6);
-		to[1] = (char)(0x80 | (c & 0x3f));
-		return 2;
-	}
-	if (c < 0x10000) {
-		to[0] = (char)(0xe0 | c >> 12);
-		to[1] = (char)(0x80 | (c >> 6 & 0x3f));
-		to[2] = (char)(0x80 | (c & 0x3f));
-		return 3;
-	}
-	to[0] = (char)(0xf0 | c >> 18);
-	to[1] = (char)(0x80 | (c >> 12 & 0x3f));
-	to[2] = (char)(0x80 | (c >> 6 & 0x3f));
-	to[3] = (char)(0x80 | (c & 0x3f));
-	return 4;
-}
-
 /* Bytes of the character at <p>; 0: none; -1: the end cuts one off. */
 static int utf8_len(const unsigned char *p, size_t n)
 {
@@ -326,7 +302,7 @@ static int put_run(struct buf *out, struct buf *points, const unsigned char *p, 
 	if (!to)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++) {
-		unsigned len = utf8_put(POINT_C(x[i]), to);
+		unsigned len = utf8_put(to, POINT_C(x[i]));
 
 		buf_commit(out, len);
 		to += len;

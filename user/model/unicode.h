@@ -62,8 +62,6 @@ static inline uint32_t utf8_char(const unsigned char *p, unsigned *ret_len)
 	return (p[0] & 0x07u) << 18 | (p[1] & 0x3fu) << 12 | (p[2] & 0x3fu) << 6 | (p[3] & 0x3fu);
 }
 
-unsigned utf8_put(uint32_t c, char *to); /* bytes written, 4 at most */
-
 /* How many bytes from the start are valid UTF-8 in whole characters. *ret_cut: what follows is the beginning of a
  * character that the text's end has cut off. */
 size_t utf8_valid(const char *p, size_t n, bool *ret_cut);
