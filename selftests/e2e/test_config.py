@@ -29,8 +29,8 @@ def test_each_mistake_is_told_with_its_place_and_what_is_allowed(w):
     for text, place, words in (
             ("pools:\n  - name: p\n    limitz: {}\n", "FILE:3:5:", ["limitz", "limits"]),
             (POOL + "datapath: {mode: fast}\n", "FILE:4:18:", ["fast", "auto", "relay"]),
-            (POOL + "workers: many\n", "FILE:4:10:", ["many", "63"]),
-            (POOL + "workers: 99\n", "FILE:4:10:", ["99", "63"]),
+            (POOL + "workers: many\n", "FILE:4:10:", ["many", "62"]),
+            (POOL + "workers: 99\n", "FILE:4:10:", ["99", "62"]),
             (POOL + "memory: {max: 3 bananas}\n", "FILE:4:15:", ["3 bananas"]),
             (POOL + "admin: {adress: \"\"}\n", "FILE:4:9:", ["adress", "address"]),
             (POOL + "listeners: [{address: \"localhost\"}]\n", "FILE:4:23:", ["localhost"]),
