@@ -363,6 +363,60 @@ static void conntrack_finds_nothing_invalid(void **state)
 	nft_remove();
 }
 
+/* --- memory --- */
+
+/* Bytes that this namespace's TCP sockets hold: received, sent, queued to be sent. */
+static unsigned long held(void)
+{
+	char n[64];
+
+	sh_output(n, sizeof(n),
+		  "ss -tmnH state established | grep -o 'skmem:([^)]*' | tr -c '0-9a-z\\n' ' ' | "
+		  "awk '{ for (i = 2; i <= NF; i++) if ($i ~ /^[rtw][0-9]/) s += substr($i, 2) } END { print s + 0 }'");
+	return strtoul(n, NULL, 10);
+}
+
+static void a_stopped_client_costs_no_memory_here(void **state)
+{
+	const struct job j = { .family = AF_INET,
+			       .streams = 6,
+			       .requests = 1,
+			       .framings = ALL,
+			       .size = 24 << 20,
+			       .chunk = 16000,
+			       .gap_us = 500,
+			       .stop_ms = 2500 };
+	unsigned long most = 0;
+	uint64_t bytes = 0;
+	unsigned still = 0;
+	pid_t pid;
+
+	need_env();
+	proxy_start();
+	pid = job_start(&j);
+	/* All have stopped: nothing has come to the client's processes for half a second. */
+	for (unsigned ms = 0; ms < 10000 && still < 10; ms += 50) {
+		usleep(50000);
+		still = report->bytes && report->bytes == bytes ? still + 1 : 0;
+		bytes = report->bytes;
+	}
+	assert_int_equal(still, 10);
+	for (unsigned i = 0; i < 5; i++) {
+		unsigned long n = held();
+
+		most = n > most ? n : most;
+		usleep(100000);
+	}
+	assert_int_equal(report->bytes, bytes);
+	job_wait(pid, 20);
+	proxy_stop();
+	if (getenv("V"))
+		fprintf(stderr, "%lu bytes held\n", most);
+	assert_int_equal(report->exact, 6);
+	assert_int_equal(report->spliced, 6);
+	assert_int_equal(most, 0);
+}
+
 /* --- a long way --- */
 
 /* What travels in one direction, each packet for the same time. */
@@ -528,6 +582,8 @@ static int teardown(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
+		/* First, while nothing is left of connections that conntrack has not seen. */
+		cmocka_unit_test(conntrack_finds_nothing_invalid),
 		cmocka_unit_test(a_path_whose_mtu_shrinks_over_ipv4),
 		cmocka_unit_test(a_path_whose_mtu_shrinks_over_ipv6),
 		cmocka_unit_test(packets_of_one_connection_on_all_cpus),
@@ -535,7 +591,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(super_packets_beyond_64_kb),
 		cmocka_unit_test(checksums_that_hardware_has_summed),
 		cmocka_unit_test(round_trips_of_100_ms),
-		cmocka_unit_test(conntrack_finds_nothing_invalid),
+		cmocka_unit_test(a_stopped_client_costs_no_memory_here),
 	};
 
 	if (argc > 1)
