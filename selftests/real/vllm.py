@@ -30,6 +30,7 @@ rng = random.Random()
 WORDS = ("river stone light house garden paper window morning letter winter music bread water table road bird horse green silver "
          "quiet small round early north south glass iron wood ship lamp sound story number market island summer").split()
 table = []
+CHATS = int(os.environ.get("KVS_CHATS", "25"))
 
 
 class Engine:
@@ -140,7 +141,9 @@ class Rig:
         a = self.g.post(body, path, ["x-kvsteer-explain: 1"], timeout=60)
         need(a.status == 200 and a.complete, "%s: status %d: %s" % (name, a.status, a.body[:300]))
         usage = json.loads(a.events()[-2])["usage"] if more.get("stream") else a.json()["usage"]
-        return self.seen(name, a.headers["x-kvsteer-pod"], json.loads(a.headers["x-kvsteer-decision"]), usage, a.headers["x-request-id"])
+        r = self.seen(name, a.headers["x-kvsteer-pod"], json.loads(a.headers["x-kvsteer-decision"]), usage, a.headers["x-request-id"])
+        r.said = a.json()["choices"][0]["message"]["content"] if "chat" in path and not more.get("stream") else None
+        return r
 
     def seen(self, name, pod, why, usage, rid):
         self.asked = time.time()
@@ -249,13 +252,29 @@ def case_generated_text(r):
     print("NOTE: next turn after 100 generated tokens: predicted %d, reported %d" % (s.predicted, s.reported), flush=True)
 
 
-def case_chat_stays_on_its_pod(r):
-    chat = [{"role": "system", "content": r.text(400)}, {"role": "user", "content": r.text(50)}]
-    first = r.ask("chat, first turn", chat, "/v1/chat/completions", max_tokens=8)
-    r.quiet()
-    chat += [{"role": "assistant", "content": "river"}, {"role": "user", "content": r.text(40)}]
-    s = r.ask("chat, second turn", chat, "/v1/chat/completions", max_tokens=8)
-    need(s.pod == first.pod and s.reported > 300, "%r" % s)
+def tool(name):
+    return {"type": "function", "function": {"name": name, "description": "What the %s \"says\" – é" % name, "parameters": {
+        "type": "object", "required": ["place"], "properties": {"place": {"type": "string"}, "n": {"type": "integer", "default": 1.0}}}}}
+
+
+def case_chats_share_a_system_text_and_tools(r):
+    """Rendered as the engine does: tools, calls and their answers, parts of content, generated text fed back."""
+    tools, system = [tool("weather"), tool("tide")], r.text(200)
+    misses = 0
+    for n in range(CHATS):
+        chat = [{"role": "system", "content": system}, {"role": "user", "content": [{"type": "text", "text": "%d " % n}, {"type": "text", "text": r.text(30)}]}]
+        for turn in range(4):
+            a = r.ask("chat %d, turn %d" % (n, turn), chat, "/v1/chat/completions", max_tokens=12, tools=tools, tool_choice="none")
+            need(a.mode == "precise", "chat %d, turn %d: %r" % (n, turn, a))
+            misses += abs(a.predicted - a.reported) >= r.block
+            if turn == 1:
+                chat.append({"role": "assistant", "content": None, "tool_calls": [
+                    {"id": "c%d" % n, "type": "function", "function": {"name": "tide", "arguments": "{\"place\":\"north  sea\", \"n\": 1e2}"}}]})
+                chat.append({"role": "tool", "tool_call_id": "c%d" % n, "content": "high: 3.0 m"})
+            else:
+                chat += [{"role": "assistant", "content": a.said}, {"role": "user", "content": r.text(40)}]
+        r.settled()
+    need(misses <= CHATS * 4 // 100, "%d of %d answers were predicted wrong by a block or more" % (misses, CHATS * 4))
 
 
 def case_curl(r):
