@@ -233,6 +233,22 @@ def test_an_answer_is_over_when_the_client_has_acknowledged_it(w):
             was_spliced(g, rid, len(body))
 
 
+@lib.wire("tc")
+def test_the_first_byte_is_always_relayed(w):
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    pod.handler = s = Staged(head("chunked"), chunk(b"one"), chunk(b"two") + b"0\r\n\r\n")
+    with g.connect() as c:
+        a, rid = ask(g, c)
+        time.sleep(0.05)
+        need(not g.flows("armed"), "armed behind the head")
+        s.go()
+        armed(g)
+        s.go()
+        c.take(len(chunk(b"one") + chunk(b"two")) + 5)
+        need(was_spliced(g, rid, len(chunk(b"two")) + 5)["ttft_ms"] > 40, "the time to the first byte is not known")
+
+
 def routed_pod(w):
     """A pod behind a router, and what makes the router lose everything or pass it on."""
     r, p = lib.Namespace("kvs-r"), lib.Namespace("kvs-p3")
@@ -309,7 +325,11 @@ def test_a_client_gone_resets_the_pod_within_50_ms(w):
         if r.headers["x-mode"] == "active":
             c.send(chunk(BIG[:1000]))
         ready.set()
-        took.append(c.closed_within(3))
+        c.s.settimeout(3)
+        try:
+            took.append("bytes" if c.s.recv(1) else "FIN")
+        except OSError as e:
+            took.append(type(e).__name__)
         return "close"
     g = w.gateway([w.pod(handler)])
     for mode in ("armed", "active"):
@@ -324,7 +344,7 @@ def test_a_client_gone_resets_the_pod_within_50_ms(w):
                 t = time.time()
                 c.s.close() if how == "close" else c.reset()
                 until(lambda: took, "%s, %s: the pod hears of it" % (mode, how), 3, 0.001)
-                need(took[0] is not None, "%s, %s: the pod hears nothing" % (mode, how))
+                need(took[0] == "ConnectionResetError", "%s, %s: the pod sees %s" % (mode, how, took[0]))
                 best = min(best, time.time() - t)
                 d = g.decision(rid)
                 need(d["end"] == "client_gone" and d["spliced_bytes"] == (len(chunk(BIG[:1000])) if mode == "active" else 0), "%s, %s: %s" % (mode, how, d))
@@ -385,6 +405,8 @@ def test_a_pod_that_breaks_off_is_never_a_clean_end(w):
     g.counts('requests_done_total{end="upstream_cut"', len(CUTS))
     s = g.pod_state(pod)
     need(s["ejections"] >= 1 and s["garbage"] == 3, "the pod is not blamed: %s" % s)
+    # One is told by an event; the others are seen at U's socket, before the watchdog looks.
+    need(g.metric('splice_events_total{event="pod_fin"') <= 2, "only the watchdog has found FINs")
     until(lambda: g.ask("pod.list")[0]["inflight"] == 0, "the ledger is empty")
 
 
@@ -419,7 +441,7 @@ def test_only_a_pod_that_is_silent_too_long_is_cut(w):
     pod = w.pod(None)
     g = w.gateway([pod], limits="stream-idle: 300ms")
     def trickle(c):
-        for _ in range(8):
+        for _ in range(15):  # limits are looked at after connect-timeout, 1 s, for the first time
             c.send(chunk(b"x"))
             time.sleep(0.1)
     pod.handler = s = Staged(head("chunked") + chunk(b"one"), trickle, b"0\r\n\r\n")
@@ -427,7 +449,7 @@ def test_only_a_pod_that_is_silent_too_long_is_cut(w):
         a, rid = ask(g, c)
         armed(g)
         s.go(2)
-        n = 8 * len(chunk(b"x")) + 5
+        n = 15 * len(chunk(b"x")) + 5
         c.take(len(chunk(b"one")) + n)
         was_spliced(g, rid, n)
     for parts in ([chunk(b"two")], []):
@@ -456,7 +478,7 @@ def test_a_client_that_does_not_read_is_not_the_pods_fault(w):
         a, rid = ask(g, c)
         armed(g)
         s.go()
-        time.sleep(0.9)
+        time.sleep(1.6)
         got = c.take(len(data) + 1)
         need(got == b"1" + data, "the body differs")
         was_spliced(g, rid, len(data))
@@ -574,7 +596,7 @@ def relayed(g, c, pod, why, body=PROMPT, headers=(), version="1.1", parts=None):
 @lib.wire("tc")
 def test_what_the_kernel_should_not_carry_is_relayed_and_counted(w):
     pod = w.pod(None)
-    g = w.gateway([pod], datapath={"min-bytes": "4KiB"})
+    g = w.gateway([pod], datapath={"min-bytes": "4KiB"}, workers=1)
     with g.connect() as c:
         relayed(g, c, pod, "usage", dict(PROMPT, return_token_ids=True))
         relayed(g, c, pod, "usage", dict(PROMPT, prompt_logprobs=3))
