@@ -745,6 +745,26 @@ def test_sigterm_lets_streams_end(w):
     need(g.p.wait(5) == 0, "exit status %d" % g.p.returncode)
 
 
+def test_who_has_connected_before_the_drain_is_still_answered(w):
+    """Accepted, handed to another worker, or in the listeners' queues; with the request sent, or about to be."""
+    pod = w.pod(echo)
+    g = w.gateway([pod])
+    early = [g.connect() for _ in range(10)]
+    time.sleep(0.2)
+    os.kill(g.pid, signal.SIGSTOP)
+    late = [g.connect() for _ in range(20)]
+    for c in late[::2]:
+        c.send(request(PROMPT))
+    os.kill(g.pid, signal.SIGTERM)
+    os.kill(g.pid, signal.SIGCONT)
+    time.sleep(0.1)
+    for c in early + late[1::2]:
+        c.send(request(PROMPT))
+    for i, c in enumerate(early + late):
+        need(c.answer().status == 200, "connection %d is not answered" % i)
+    need(g.p.wait(5) == 0, "exit status %d" % g.p.returncode)
+
+
 def test_a_second_daemon_serves_beside_one_that_drains(w):
     pod = w.pod(stream(40, 0.05))
     g = w.gateway([pod])

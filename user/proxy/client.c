@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -60,7 +61,10 @@ static void client_expired(struct loop_timer *t)
 		request_tick(c->req, now);
 		return;
 	}
-	limit = c->lingering ? LINGER_TIME : buf_len(&c->in) ? lim->request_head : lim->client_idle;
+	limit = c->lingering	  ? LINGER_TIME
+		: buf_len(&c->in) ? lim->request_head
+		: w->draining	  ? DRAIN_IDLE
+				  : lim->client_idle;
 	if (now < c->since + limit) {
 		client_timer(c, c->since + limit);
 		return;
@@ -108,7 +112,7 @@ static void client_new(struct worker *w, int fd, unsigned listener)
 	atomic_fetch_add_explicit(&w->nclients, 1, memory_order_relaxed);
 	stats_inc(w->st, STATS_CONN_ACCEPTED);
 	atomic_fetch_add_explicit(&w->sh->connections, 1, memory_order_relaxed);
-	client_timer(c, c->since + w->sh->cfg->pools[0].client_idle);
+	client_timer(c, c->since + (w->draining ? DRAIN_IDLE : w->sh->cfg->pools[0].client_idle));
 }
 
 /* A connection on its way from the worker that accepted it to the one that will have it. */
@@ -123,10 +127,7 @@ static void handoff_run(struct loop_post *p)
 {
 	struct handoff *h = container_of(p, struct handoff, post);
 
-	if (h->w->draining)
-		close(h->fd);
-	else
-		client_new(h->w, h->fd, h->listener);
+	client_new(h->w, h->fd, h->listener);
 	free(h);
 }
 
@@ -168,6 +169,26 @@ void client_accept(struct loop_fd *f, uint32_t events)
 		if (!hand_off(ls->w, fd, ls->no))
 			client_new(ls->w, fd, ls->no);
 	}
+}
+
+void client_accept_rest(struct listener *ls)
+{
+	int fd;
+
+	while ((fd = net_accept(ls->io.fd, NULL)) >= 0)
+		client_new(ls->w, fd, ls->no);
+}
+
+void client_drain(struct client *c)
+{
+	int unread = 0;
+
+	if (c->req || c->closing || buf_len(&c->in) || buf_len(&c->out))
+		return;
+	if (c->sent == 0 || ioctl(c->io.fd, FIONREAD, &unread) || unread)
+		client_timer(c, loop_now(c->w->loop) + DRAIN_IDLE);
+	else
+		client_close(c, false);
 }
 
 void client_shut(struct client *c, bool reset)

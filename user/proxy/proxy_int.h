@@ -27,6 +27,7 @@
 #define UNSENT_HIGH    (256 * 1024)	/* request bytes the pod has not taken, above which the client is not read */
 #define BODY_STALL     (50 * NS_PER_MS) /* a body that pauses so long is steered by what is there */
 #define LINGER_TIME    (2 * NS_PER_S)
+#define DRAIN_IDLE     NS_PER_S /* for the request of a client that has just connected, when the daemon drains */
 #define LINGER_BYTES   (64u << 20)
 #define POOL_IDLE_MAX  (4 * NS_PER_S) /* uvicorn closes after 5 s */
 #define POOL_PER_POD   256
@@ -240,6 +241,8 @@ void worker_slim(struct worker *w); /* give back scratch that nothing has used l
 
 /* client.c */
 void client_accept(struct loop_fd *f, uint32_t events);
+void client_accept_rest(struct listener *ls); /* all that wait */
+void client_drain(struct client *c);	      /* closed, if nothing is under way */
 void client_pump(struct client *c);
 void client_close(struct client *c, bool reset);
 void client_shut(struct client *c, bool reset); /* its socket only */

@@ -174,13 +174,11 @@ static void drain_run(struct loop_post *p)
 
 	free(cp);
 	w->draining = true;
+	for (unsigned i = 0; i < w->sh->cfg->nlisteners; i++)
+		client_accept_rest(&w->listeners[i]); /* closing resets what has connected and waits */
 	close_listeners(w);
-	list_for_each_safe (it, tmp, &w->clients) {
-		struct client *c = container_of(it, struct client, link);
-
-		if (!c->req && !c->closing && buf_len(&c->in) == 0 && buf_len(&c->out) == 0)
-			client_close(c, false);
-	}
+	list_for_each_safe (it, tmp, &w->clients)
+		client_drain(container_of(it, struct client, link));
 	upstream_close_idle(w);
 }
 
