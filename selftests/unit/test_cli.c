@@ -411,7 +411,7 @@ static void completion_knows_objects_verbs_and_pods(void **state)
 		{ "-j pod s", "show" },
 		{ "--control x pod s", "show" },
 		{ "-", "--control --json --model --lines --rst --set --template --tokenizer-config --repeat --time "
-		       "--help --version" },
+		       "--cache-dir --decode --special --help --version" },
 		{ "pod show ''", "10.0.0.1:8000 10.0.0.22:8000" },
 	};
 	static const char cmd[] =

@@ -23,6 +23,9 @@ enum cli_flag {
 	FLAG_TOKENIZER_CONFIG = 32,
 	FLAG_REPEAT = 64,
 	FLAG_TIME = 128,
+	FLAG_CACHE = 256,
+	FLAG_DECODE = 512,
+	FLAG_SPECIAL = 1024,
 };
 
 #define CLI_SET_MAX 64
@@ -38,6 +41,8 @@ struct cli {
 	const char *template, *tokenizer_config; /* files; NULL: none */
 	unsigned repeat;			 /* --repeat */
 	bool time;				 /* --time */
+	const char *cache;			 /* --cache-dir */
+	bool decode, special;
 };
 
 struct verb {

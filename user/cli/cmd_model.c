@@ -5,5 +5,10 @@ static const struct verb verbs[] = {
 	{ "render", "--template FILE [--tokenizer-config FILE] REQUEST.json|-",
 	  "a chat request's text, as the engine makes it",
 	  FLAG_TEMPLATE | FLAG_TOKENIZER_CONFIG | FLAG_REPEAT | FLAG_TIME, 1, 1, "file", model_render },
+	{ "tokenize", "--model DIR [--special] [--decode] [FILE|-]",
+	  "a text's token ids, as the engine has them; and back", FLAG_MODEL | FLAG_CACHE | FLAG_SPECIAL | FLAG_DECODE,
+	  0, 1, "file", model_tokenize },
+	{ "add", "DIR", "compile the tokenizer of a model's directory", FLAG_CACHE, 1, 1, "file", model_add },
+	{ "list", "", "the compiled tokenizers", FLAG_CACHE, 0, 0, NULL, model_list },
 };
-const struct object object_model = { .name = "model", .doc = "models: templates", OBJECT_VERBS(verbs) };
+const struct object object_model = { .name = "model", .doc = "models: templates, tokenizers", OBJECT_VERBS(verbs) };

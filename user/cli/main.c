@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 
 #define CONTROL_DEFAULT "/run/kvsteer/kvsteer.sock"
+#define CACHE_DEFAULT	"/var/cache/kvsteer"
 
 const struct object *const cli_objects[] = { &object_status,
 					     &object_pod,
@@ -36,6 +37,9 @@ static const struct {
 	{ "--tokenizer-config FILE", "the model's tokenizer_config.json", FLAG_TOKENIZER_CONFIG },
 	{ "--repeat N", "do it so many times", FLAG_REPEAT },
 	{ "--time", "say how long it took, on standard error", FLAG_TIME },
+	{ "--cache-dir DIR", "where compiled tokenizers are (" CACHE_DEFAULT ")", FLAG_CACHE },
+	{ "--decode", "ids to text", FLAG_DECODE },
+	{ "--special", "with the ids that are put around a prompt", FLAG_SPECIAL },
 	{ "-h, --help", "this text", 0 },
 	{ "-V, --version", "version", 0 },
 };
@@ -165,12 +169,17 @@ int main(int argc, char **argv)
 		{ "tokenizer-config", required_argument, NULL, 'k' },
 		{ "repeat", required_argument, NULL, 'p' },
 		{ "time", no_argument, NULL, 'T' },
+		{ "cache-dir", required_argument, NULL, 'C' },
+		{ "decode", no_argument, NULL, 'd' },
+		{ "special", no_argument, NULL, 'S' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
 	const char *env = getenv("KVSTEER_CONTROL");
-	struct cli c = { .control = env && *env ? env : CONTROL_DEFAULT, .lines = 10, .repeat = 1 };
+	struct cli c = {
+		.control = env && *env ? env : CONTROL_DEFAULT, .lines = 10, .repeat = 1, .cache = CACHE_DEFAULT
+	};
 	bool want_help = false, want_version = false;
 	unsigned flags = 0;
 	int opt;
@@ -222,6 +231,18 @@ int main(int argc, char **argv)
 		case 'T':
 			c.time = true;
 			flags |= FLAG_TIME;
+			break;
+		case 'C':
+			c.cache = optarg;
+			flags |= FLAG_CACHE;
+			break;
+		case 'd':
+			c.decode = true;
+			flags |= FLAG_DECODE;
+			break;
+		case 'S':
+			c.special = true;
+			flags |= FLAG_SPECIAL;
 			break;
 		case 'h':
 			want_help = true;

@@ -115,7 +115,7 @@ static int begins(struct canon *c, const char *behind, const uint32_t *ids, size
 static int viable(struct canon *c, size_t n, bool quick)
 {
 	/* The first is nobody's letter, digit or space, and merges with nothing. */
-	static const char *const behind[] = { "\xf3\xb0\x80\x80", "\n", "a", " ", "A", "1" };
+	static const char *const behind[] = { "\xf3\xb0\x80\x80", "\n", "a", " ", "A", "1", "VE", "LL", "RE" };
 	const uint32_t *ids = (const uint32_t *)(const void *)buf_data(&c->ids);
 	bool cut;
 	int r;
@@ -291,6 +291,17 @@ static size_t step_of(const struct canon *c, const uint32_t *ids, size_t n)
 	return i;
 }
 
+/* No hard place for long: of what there is only the last one is kept. */
+static bool lose(struct canon *c)
+{
+	size_t have = buf_len(&c->ids) / sizeof(uint32_t);
+
+	if (have <= CANON_TAIL)
+		return false;
+	ids_drop(c, have - 1);
+	return true;
+}
+
 static int judge(struct canon *c, bool *unknown, const uint32_t *ids, size_t n, struct buf *text)
 {
 	size_t step;
@@ -309,6 +320,7 @@ static int judge(struct canon *c, bool *unknown, const uint32_t *ids, size_t n, 
 		if (step) {
 			r = handful(c, ids + i, step, text);
 			marks += r > 0 ? r : 0;
+			*unknown = lose(c);
 		} else {
 			step = 1;
 			ids_drop(c, buf_len(&c->ids) / sizeof(*ids));
@@ -322,7 +334,7 @@ static int judge(struct canon *c, bool *unknown, const uint32_t *ids, size_t n, 
 
 int canon_text(struct canon *c, struct canon_tail *tail, const uint32_t *ids, size_t n, struct buf *text)
 {
-	size_t before = buf_len(text), left;
+	size_t before = buf_len(text);
 	bool unknown = tail->unknown;
 	int r;
 
@@ -337,10 +349,7 @@ int canon_text(struct canon *c, struct canon_tail *tail, const uint32_t *ids, si
 		text->len -= buf_len(text) - before;
 		return r;
 	}
-	left = buf_len(&c->ids) / sizeof(*ids);
-	tail->unknown = unknown || left > CANON_TAIL;
-	if (left > CANON_TAIL)
-		ids_drop(c, left - 1);
+	tail->unknown = unknown;
 	tail->n = (uint16_t)(buf_len(&c->ids) / sizeof(*ids));
 	if (tail->n)
 		memcpy(tail->id, buf_data(&c->ids), tail->n * sizeof(*ids));

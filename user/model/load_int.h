@@ -38,6 +38,7 @@ struct load {
 	struct buf part[IMG_PARTS];
 	char why[256]; /* there is none, because */
 
+	char *name; /* the directory's */
 	char *err;
 	size_t err_len;
 	const char *file;

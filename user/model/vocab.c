@@ -89,6 +89,11 @@ struct str vocab_prefix(const struct vocab *v)
 	return image_str(v->img, IMG_PREFIX);
 }
 
+struct str vocab_name(const struct vocab *v)
+{
+	return image_str(v->img, IMG_NAME);
+}
+
 void vocab_source(const struct vocab *v, char ret[VOCAB_SOURCE])
 {
 	static const char digit[] = "0123456789abcdef";

@@ -40,6 +40,8 @@ int vocab_text(const struct vocab *v, const uint32_t *ids, size_t n, struct buf 
  */
 struct str vocab_prefix(const struct vocab *v);
 
+struct str vocab_name(const struct vocab *v); /* the directory that it was made from */
+
 /* The name of the files that it was made from, as in the cache: <name>.vocab. */
 #define VOCAB_SOURCE 33
 void vocab_source(const struct vocab *v, char ret[VOCAB_SOURCE]);

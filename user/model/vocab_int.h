@@ -14,7 +14,7 @@
 #include "model/vocab.h"
 
 #define IMAGE_MAGIC  "KVSVOCAB"
-#define IMAGE_SCHEMA 2
+#define IMAGE_SCHEMA 3
 #define IDS_MAX	     (1u << 24)
 #define NO_ID	     UINT32_MAX
 #define HOLE	     UINT32_C(0x80000000) /* in an offset: the tokenizer does not have that id */
@@ -24,6 +24,7 @@ enum image_part {
 	IMG_TEXT,
 	IMG_PREFIX, /* text before a completions prompt */
 	IMG_WHY,    /* why there is no encoder */
+	IMG_NAME,   /* of the directory that it was made from */
 	IMG_BEFORE, /* uint32_t[]: ids that the post-processor puts before a text */
 	IMG_AFTER,  /* uint32_t[] */
 	IMG_BYTES,  /* uint32_t[256]: the symbol of a byte, NO_ID for one that no UTF-8 has */

@@ -493,6 +493,7 @@ static struct image *image_of(struct load *l, const uint64_t source[2])
 		part[IMG_TEXT] = buf_str(&text);
 		part[IMG_PREFIX] = buf_str(&l->prefix);
 		part[IMG_WHY] = (struct str){ l->why, *l->why ? strlen(l->why) + 1 : 0 };
+		part[IMG_NAME] = str_of(l->name);
 		part[IMG_BEFORE] = buf_str(&l->before);
 		part[IMG_AFTER] = buf_str(&l->after);
 		g = image_make(&l->rules, l->n, source, part);
@@ -531,6 +532,7 @@ struct image *image_compile(const char *dir, const uint64_t source[2], char *err
 	int r;
 
 	byte_alphabet(&l);
+	l.name = realpath(dir, NULL);
 	r = load_dir(&l, dir);
 	if (!r) {
 		g = compile(&l, source);
@@ -542,6 +544,7 @@ struct image *image_compile(const char *dir, const uint64_t source[2], char *err
 	}
 	buf_free(&l.text);
 	buf_free(&l.prefix);
+	free(l.name);
 	buf_free(&l.before);
 	buf_free(&l.after);
 	buf_free(&l.added);
