@@ -192,7 +192,7 @@ bench: all ## compare with HAProxy and nginx (root; ONLY=small,stream,long,memor
 
 bench-splice: all ## what the splice must reach, beside the relay, HAProxy and nginx (root; 10 min; ROUNDS=N MD=FILE)
 	@tools/check/deps.sh bench
-	@tools/bench/run.py --bin $(OUT)/bin --only stream,loss,big,many,stall,life \
+	@tools/bench/run.py --bin $(OUT)/bin --only stream,first,loss,big,many,stall,life \
 		--candidates direct,kvsteer,kvsteer-tc,haproxy,nginx $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MD),--md $(MD))
 
 deps: ## install the missing Debian packages (root)

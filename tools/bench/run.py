@@ -19,7 +19,7 @@ from lab import Kvsteer, Lab, candidate, cpu_ns, rss, tree, wakeups  # noqa: E40
 from results import Results, bad, markdown, num, show, us  # noqa: E402
 
 MEASURES = ("small", "stream", "long", "memory")
-SPLICE = ("loss", "big", "many", "stall", "life")
+SPLICE = ("first", "loss", "big", "many", "stall", "life")
 
 
 def small(res, c, pids, args):
@@ -33,6 +33,7 @@ def small(res, c, pids, args):
 
 def idle_rates(pids):
     """What a gateway does in a second without a request: scrapes, timers."""
+    time.sleep(0.5)
     t, cpu, wakes = time.monotonic(), cpu_ns(pids), wakeups(pids)
     time.sleep(1.5)
     t = time.monotonic() - t
@@ -42,8 +43,8 @@ def idle_rates(pids):
 def stream(res, c, pids, args):
     dur = 1.5 if args.quick else 3
     idle = idle_rates(pids) if pids else None
-    r = c.lab.load(c.target, pids, k="stream", c=64, r=640, s=0.5, d=dur, b=1024,
-                   e="%d,300,250" % int(300 * (dur + 1)))
+    # Two seconds in, what a beginning leaves to do is over: wake-ups are those of a steady state.
+    r = c.lab.load(c.target, pids, k="stream", c=64, r=640, s=2, d=dur, b=1024, e="%d,300,250" % int(300 * (dur + 2.5)))
     bad(res, "stream", c.name, r)
     if not r["events"]:
         return
@@ -138,6 +139,8 @@ def run(lab, args, log):
         lab.soak_stop()
     if "long" in args.only:
         rounds(res, cands, args, "long", long, log)
+    if "first" in args.only:
+        rounds(res, cands, args, "first", splice.first, log)
     if "loss" in args.only:
         rounds(res, cands, args, "loss", splice.loss, log)
     if "big" in args.only:

@@ -53,6 +53,14 @@ def armed(res, c):
         res.add("stream: arming, µs per answer", c.name, arms * 1e6 / may)
 
 
+def first(res, c, pids, args):
+    """The first event of a short stream, when nothing else goes on that would keep a relay awake and its caches warm."""
+    r = c.lab.load(c.target, pids, k="short", c=64, r=50, s=0.5, d=1.5 if args.quick else 3, b=1024, e="2,300,250")
+    bad(res, "first token", c.name, r)
+    for q in ("p50", "p90"):
+        res.add("time to first token %s, µs" % q, c.name, us(r["ttft"].get(q)))
+
+
 def loss(res, c, pids, args):
     for side in ("client", "pods"):
         c.lab.lose(side, 10000)
@@ -146,7 +154,7 @@ def verdicts(must, res, k, relay):
     must(k + ": machine CPU/chunk over direct ≤ relay's", med(row), med(row, relay), "µs")
     must(k + ": eligible answers not spliced", med("stream: eligible answers not spliced, %"), 5, "%")
     must(k + ": arming", med("stream: arming, µs per answer"), 10, "µs")
-    row = "stream: time to first token p50, µs"
+    row = "time to first token p50, µs"
     must(k + ": time to first token ≤ relay's", med(row), med(row, relay), "µs")
     for side in ("client", "pod"):
         row = "1 %% loss, %s's side: chunk latency p99, ms" % side
