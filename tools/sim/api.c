@@ -505,8 +505,7 @@ void api_tokenize(const struct request *r)
 		missing(r, body, "prompt");
 	} else if (api_model(r, body, &lora, &name)) {
 		if (messages)
-			e = tok_chat(messages, !json_is_false(json_object_get(body, "add_generation_prompt")),
-					&text);
+			e = tok_chat(messages, !json_is_false(json_object_get(body, "add_generation_prompt")), &text);
 		else
 			e = json_is_string(prompt) ? buf_put(&text, lift_text(prompt).p, lift_text(prompt).n) : -EINVAL;
 		if (e || tok_encode(buf_str(&text), &ids)) {
