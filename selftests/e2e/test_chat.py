@@ -155,13 +155,25 @@ def test_what_the_template_refuses_is_the_engines_to_answer(w):
     need(Asked(g, [say("user", text(300))]).mode == "precise", "the next one is not rendered")
 
 
-def test_media_are_matched_by_what_the_client_sent(w):
+PARTS = "{% for m in messages %}{% for p in m.content %}{% if p.type == 'image' %}<image>{% else %}{{ p.text }}{% endif %}{% endfor %}{% endfor %}"
+
+
+def media(w, template):
+    """What a template makes of a picture is the same for each, and is not what the engine's chain has of it."""
     pods = [w.sim(ip="127.0.0.3")]
-    g = gateway(w, pods, model(w, chatml()))
+    g = gateway(w, pods, model(w, template))
     parts = [{"type": "text", "text": text(200)}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
     a = g.post({"model": "m", "messages": [say("user", parts)]}, "/v1/chat/completions", ["x-kvsteer-explain: 1"])
     need(json.loads(a.headers["x-kvsteer-decision"])["mode"] == "approximate", "%r" % a.headers)
     need(renders(g, "media") == 1, "not counted")
+
+
+def test_media_are_matched_by_what_the_client_sent(w):
+    media(w, PARTS)
+
+
+def test_media_in_a_template_of_strings_are_matched_likewise(w):
+    media(w, chatml())
 
 
 def test_a_request_cannot_keep_a_worker_in_a_template(w):
