@@ -275,7 +275,7 @@ class Gateway(Proc):
         self.config = w.path("kvsteer-%d.yaml" % self.admin[1])
         with open(self.config, "w") as f:
             f.write("listeners: [{address: \"%s\"%s}]\n" % (address(*self.addr), listener and ", " + listener))
-            f.write("admin: {address: \"%s:%d\"}\ncontrol: %s\nworkers: %d\n" % (*self.admin, self.ctl, workers))
+            f.write("admin: {address: \"%s:%d\"}\ncontrol: %s\nworkers: %d\nmodel-cache: %s\n" % (*self.admin, self.ctl, workers, w.path("cache")))
             kernel = {"mode": w.carrier or "off", **({"min-bytes": 0, "retain": "100ms"} if w.net else {}), **(datapath or {})}
             f.write("datapath: {%s}\n%s\n" % (", ".join("%s: %s" % kv for kv in kernel.items()), extra))
             f.write("pools:\n  - name: p\n    health: {interval: %s, timeout: 500ms}\n    scrape: {interval: 100ms}\n" % health)
