@@ -89,10 +89,17 @@ def tell(sim, path, method="POST"):
     return r.read()
 
 
-def ask_pod(sim, prompt, model="m"):
+def post_pod(sim, path, body):
     c = http.client.HTTPConnection(sim.ip, sim.port, timeout=10)
-    c.request("POST", "/v1/completions", json.dumps({"model": model, "prompt": prompt, "max_tokens": 1}), {"Content-Type": "application/json"})
-    need(c.getresponse().status == 200, "kvsim refuses")
+    c.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    r = c.getresponse()
+    data = r.read()
+    need(r.status == 200, "kvsim refuses: %s" % data)
+    return data
+
+
+def ask_pod(sim, prompt, model="m"):
+    post_pod(sim, "/v1/completions", {"model": model, "prompt": prompt, "max_tokens": 1})
 
 
 def again(w, sim):
@@ -283,6 +290,51 @@ def test_text_outside_of_ascii_counts_by_its_bytes(w):
     # The same characters, escaped by another client.
     r = Asked(g.post(json.dumps({"model": "m", "prompt": p, "max_tokens": 1}, ensure_ascii=True), headers=["x-kvsteer-explain: 1"]))
     right(r, cached(n))
+
+
+QWEN = os.path.join(lib.TOP, "selftests/data/bpe/qwen")
+
+
+def qwen(w):
+    """A pod with a real tokenizer (a small one of Qwen's family), and a gateway that has it too."""
+    sim = w.sim("--tokenizer", QWEN)
+    g = w.gateway([sim], pool="model-path: " + QWEN)
+    until(lambda: all(p["index"] == "live" for p in g.cli("pod", "list")), "events flow")
+    return g, sim
+
+
+def test_text_that_the_tokenizer_rewrites_is_predicted_exactly(w):
+    g, sim = qwen(w)
+    # Not in NFC: accents apart, signs that stand for others, Hangul in letters.
+    odd = ("re\u0301sume\u0301 ", "10 \u2126, ", "\uf9b6\uf99d ", "\u1112\u1161\u11ab\u1100\u1173\u11af ", "o\u0308\u0323 ")
+    prompts = [text(40) + " ".join(rng.choice(odd + (text(9),)) for _ in range(120)) for _ in range(8)]
+    for p in prompts:
+        exact(ask(g, p), 0)
+    quiet(g)
+    no_guesses(g, [sim])
+    for p in prompts:
+        r = ask(g, p)
+        exact(r, cached(r.tokens))
+        need(r.tokens > 100, "%r" % r)
+
+
+def test_a_block_that_ends_inside_of_a_word_of_this_prompt_is_not_predicted(w):
+    g, sim = qwen(w)
+    words = "the others then there thesis in into interest a an and ant read reads ready out outer line lines".split()
+    known = [" ".join(rng.choice(words) for _ in range(150)) for _ in range(80)]
+    for p in known:
+        ask(g, p)
+    quiet(g)
+    no_guesses(g, [sim])
+    short = 0
+    for p in known:
+        k = BLOCK * rng.randrange(2, 6)
+        ids = json.loads(post_pod(sim, "/tokenize", {"model": "m", "prompt": p}))["tokens"]
+        head = json.loads(post_pod(sim, "/detokenize", {"model": "m", "tokens": ids[:k]}))["prompt"]
+        r = ask(g, head + rng.choice(("s", "ing", "es", "xx", "er")) + " " + text(60))
+        exact(r, r.reported)
+        short += r.reported < k
+    need(short, "no block ended inside of a word")
 
 
 def test_token_id_prompts_meet_text_prompts(w):

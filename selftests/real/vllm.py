@@ -61,7 +61,7 @@ class Engine:
         return int(text[at + 12:text.index("\"", at + 12)])
 
 
-def start_engine(d, port):
+def start_engine(d, port, *more):
     env = dict(os.environ, HOME=d, XDG_CACHE_HOME=os.path.join(d, "cache"), HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", VLLM_NO_USAGE_STATS="1",
                DO_NOT_TRACK="1", VLLM_HOST_IP="127.0.0.1", VLLM_SERVER_DEV_MODE="1", VLLM_CPU_KVCACHE_SPACE="1", VLLM_CPU_OMP_THREADS_BIND="nobind",
                OMP_NUM_THREADS="1")
@@ -71,7 +71,7 @@ def start_engine(d, port):
     argv = [os.path.join(d, "venv/bin/vllm"), "serve", os.path.join(d, "model"), "--load-format", "dummy", "--served-model-name", "tiny",
             "--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--dtype", "float32", "--max-model-len", "8192", "--max-num-seqs", "32",
             "--block-size", "32", "--num-gpu-blocks-override", "1024", "--enable-prefix-caching", "--prefix-caching-hash-algo", "sha256_cbor",
-            "--enable-prompt-tokens-details", "--kv-events-config", json.dumps(kv)]
+            "--enable-prompt-tokens-details", "--kv-events-config", json.dumps(kv), *more]
     log = open(os.path.join(d, "vllm-%d.log" % port), "w")
     e.p = subprocess.Popen(argv, env=env, cwd=d, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
     return e
@@ -96,13 +96,16 @@ def wait_for(e, timeout=400):
 class Rig:
     """The gateway before the engines, and what a case asks of them."""
 
-    def __init__(self, engines, model_path):
-        self.engines, self.w, self.asked = engines, lib.World(), 0
-        self.w.next_port = 28600
+    def __init__(self, engines, model_path, port=28600):
+        self.engines, self.w, self.asked, self.model_path = engines, lib.World(), 0, model_path
+        self.w.next_port = port
         self.model = engines[0].call("/v1/models")["data"][0]["id"]
         self.block = engines[0].block_size()
-        self.g = self.w.gateway(engines, pool="model-path: " + model_path)
+        self.g = self.gateway()
         until(lambda: all(p["index"] == "live" for p in self.g.cli("pod", "list")), "events flow", 30)
+
+    def gateway(self, port=None):
+        return self.w.gateway(self.engines, pool="model-path: " + self.model_path, port=port)
 
     def tokens(self, text):
         return self.engines[0].call("/tokenize", {"model": self.model, "prompt": text})["count"]
@@ -360,7 +363,7 @@ def case_a_new_gateway_knows_it_by_replay(r):
     p = r.text(1000)
     pod = r.twice({"before the restart": p})["before the restart"]
     r.g.stop(signal.SIGTERM)
-    r.g = r.w.gateway(r.engines, pool="model-path: " + r.model_path)
+    r.g = r.gateway()
     until(lambda: all(x["index"] == "live" for x in r.g.cli("pod", "list")), "events flow", 30)
     r.quiet()
     s = r.ask("after the restart", p)
@@ -418,7 +421,6 @@ def main():
                 wait_for(e)
         path = o.model_path or os.path.join(d or ".", "model")
         rig = Rig(engines, path)
-        rig.model_path = path
         failed = run_cases(rig, o.only)
         print_table(rig.block)
     finally:

@@ -78,7 +78,7 @@ static const struct opt table[] = {
 	  "names that requests may use; default: the model's" },
 	{ "lora-modules", 0, "NAME=PATHS", 0, LORA, 0, false, "LoRA adapters, or JSON with name and path" },
 	{ "tokenizer", 0, "DIR", 0, STRING, AT(tokenizer), false,
-	  "directory with a tokenizer.json; text is cut by longest match (default: tokens are bytes)" },
+	  "directory with a tokenizer.json, used exactly (default: tokens are bytes)" },
 	{ "max-loras", 0, "N", "1", U32, AT(max_loras), false, "adapters that run at once" },
 	{ "enable-lora-updating", 0, 0, "false", SWITCH, AT(lora_updating), false,
 	  "serve /v1/load_lora_adapter and /v1/unload_lora_adapter" },

@@ -123,7 +123,7 @@ json_t *lift_parse(struct str body, json_error_t *err); /* as json_loadb; forget
 struct str lift_text(const json_t *s); /* a string's text, lifted or not; lives until the next lift_parse */
 void lift_free(void);
 
-/* --- tok.c: the byte tokenizer, or a vocabulary's longest match --- */
+/* --- tok.c: the byte tokenizer, or a vocabulary's own --- */
 struct ids {
 	uint32_t *v;
 	uint32_t n, cap;

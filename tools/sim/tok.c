@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Without a vocabulary, token i is the byte i, as in vocab_bytes. With one, text is cut by longest match: legal ids
- * that spell the text, not the ones that the tokenizer's merges would give.
+ * Without a vocabulary, token i is the byte i, as in vocab_bytes. With one, its tokenizer's own ids.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/vocab.h"
+#include "model/encoder.h"
 
 #include "sim.h"
 
@@ -27,50 +26,12 @@ int ids_put(struct ids *t, uint32_t id)
 	return 0;
 }
 
-/* --- a vocabulary: a trie of its tokens' bytes, edges in one hash table --- */
-
-struct edge {
-	uint64_t key; /* (node << 8 | byte) + 1; 0: free */
-	uint32_t to;
-};
-
 static struct {
 	struct vocab *v;
-	struct edge *edges;
-	uint64_t mask;
-	uint32_t *token; /* of a node: id + 1, 0: none ends here */
-	uint32_t nnodes, cap_nodes;
+	struct encoder *e;
+	struct buf ids;
 	struct ids words; /* tokens that are a space and a plain word */
 } tok;
-
-static struct edge *edge_at(uint32_t node, unsigned char byte)
-{
-	uint64_t key = ((uint64_t)node << 8 | byte) + 1, i = mix64(key) & tok.mask;
-
-	while (tok.edges[i].key && tok.edges[i].key != key)
-		i = (i + 1) & tok.mask;
-	return &tok.edges[i];
-}
-
-static int trie_put(struct str s, uint32_t id)
-{
-	uint32_t node = 0;
-
-	for (size_t i = 0; i < s.n; i++) {
-		struct edge *e = edge_at(node, (unsigned char)s.p[i]);
-
-		if (!e->key) {
-			if (tok.nnodes == tok.cap_nodes)
-				return -ENOSPC;
-			e->key = ((uint64_t)node << 8 | (unsigned char)s.p[i]) + 1;
-			e->to = tok.nnodes++;
-		}
-		node = e->to;
-	}
-	if (node && !tok.token[node])
-		tok.token[node] = id + 1;
-	return 0;
-}
 
 static bool plain_word(struct str s)
 {
@@ -84,64 +45,31 @@ static bool plain_word(struct str s)
 
 int tok_load(const char *dir, char *err, size_t err_len)
 {
-	uint64_t bytes = 0, slots = 1024;
 	int r = 0;
 
 	tok.v = vocab_load(dir, NULL, err, err_len);
 	if (!tok.v)
 		return -errno;
-	for (uint32_t i = 0; i < vocab_size(tok.v); i++)
-		bytes += vocab_token(tok.v, i).n;
-	while (slots < 2 * bytes)
-		slots *= 2;
-	tok.mask = slots - 1;
-	tok.cap_nodes = (uint32_t)bytes + 1;
-	tok.nnodes = 1;
-	tok.edges = calloc(slots, sizeof(*tok.edges));
-	tok.token = calloc(tok.cap_nodes, sizeof(*tok.token));
-	if (!tok.edges || !tok.token)
-		r = -ENOMEM;
-	for (uint32_t i = 0; !r && i < vocab_size(tok.v); i++) {
-		struct str s = vocab_token(tok.v, i);
-
-		r = trie_put(s, i);
-		if (!r && plain_word(s) && tok.words.n < 4096)
-			r = ids_put(&tok.words, i);
+	tok.e = encoder_new(tok.v);
+	if (!tok.e) {
+		r = -errno;
+		snprintf(err, err_len, "%s: %s", dir, vocab_no_encoder(tok.v) ? vocab_no_encoder(tok.v) : strerror(-r));
 	}
-	if (!r)
-		return 0;
-	snprintf(err, err_len, "%s: %s", dir, strerror(-r));
-	tok_unload();
+	for (uint32_t i = 0; !r && i < vocab_size(tok.v); i++)
+		if (plain_word(vocab_token(tok.v, i)) && tok.words.n < 4096)
+			r = ids_put(&tok.words, i);
+	if (r)
+		tok_unload();
 	return r;
 }
 
 void tok_unload(void)
 {
+	encoder_free(tok.e);
 	vocab_unref(tok.v);
-	free(tok.edges);
-	free(tok.token);
+	buf_free(&tok.ids);
 	free(tok.words.v);
 	memset(&tok, 0, sizeof(tok));
-}
-
-/* The longest token that <s> begins with; 0 bytes: none. */
-static size_t longest(struct str s, uint32_t *ret_id)
-{
-	uint32_t node = 0;
-	size_t best = 0;
-
-	for (size_t i = 0; i < s.n; i++) {
-		struct edge *e = edge_at(node, (unsigned char)s.p[i]);
-
-		if (!e->key)
-			break;
-		node = e->to;
-		if (tok.token[node]) {
-			best = i + 1;
-			*ret_id = tok.token[node] - 1;
-		}
-	}
-	return best;
 }
 
 /* A token for each byte. */
@@ -167,23 +95,17 @@ static int encode_bytes(struct str text, struct ids *out)
 
 int tok_encode(struct str text, struct ids *out)
 {
+	const uint32_t *id;
+	int r = 0;
+
 	if (!tok.v)
 		return encode_bytes(text, out);
-	while (text.n) {
-		uint32_t id = 0;
-		size_t n = longest(text, &id);
-		int r;
-
-		if (!n) { /* a byte that no token begins with has none */
-			text = (struct str){ text.p + 1, text.n - 1 };
-			continue;
-		}
-		r = ids_put(out, id);
-		if (r)
-			return r;
-		text = (struct str){ text.p + n, text.n - n };
-	}
-	return 0;
+	tok.ids.len = tok.ids.off = 0;
+	r = encoder_encode(tok.e, text, false, &tok.ids);
+	id = (const uint32_t *)(const void *)buf_data(&tok.ids);
+	for (size_t i = 0; !r && i < buf_len(&tok.ids) / sizeof(*id); i++)
+		r = ids_put(out, id[i]);
+	return r;
 }
 
 struct str tok_piece(uint32_t id)

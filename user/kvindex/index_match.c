@@ -535,6 +535,7 @@ static void hit_fill(const struct match *m, unsigned holder, struct index_hit *h
 	hit->bytes = n->byte_end;
 	hit->tokens = tokens;
 	hit->blocks = n->depth;
+	hit->node = node_id(m->x, n);
 	if (guess > hit->bytes) {
 		hit->exact = false;
 		hit->age = atomic_load_explicit(&m->x->said, memory_order_relaxed) - b->guess_said;
@@ -543,6 +544,25 @@ static void hit_fill(const struct match *m, unsigned holder, struct index_hit *h
 		hit->bytes = guess;
 	}
 	tiers_fill(m, holder, tokens, hit->tokens - tokens, hit);
+}
+
+void index_hit_shorten(const struct kvindex *x, struct index_hit *hit)
+{
+	const struct node *n = node_at(x, hit->node);
+	uint32_t tokens, more;
+
+	if (!hit->exact || node_is_root(x, n))
+		return;
+	n = node_at(x, n->parent);
+	tokens = atomic_load_explicit(&n->tok_end, memory_order_relaxed);
+	for (unsigned tier = TIER_N; tier-- && hit->tokens > tokens; hit->tokens -= more) {
+		more = hit->tokens - tokens < hit->in_tier[tier] ? hit->tokens - tokens : hit->in_tier[tier];
+		hit->in_tier[tier] -= more;
+	}
+	hit->tokens = tokens;
+	hit->bytes = n->byte_end;
+	hit->blocks = n->depth;
+	hit->node = node_id(x, n);
 }
 
 /* All holders that have anything of that kind in one group: they go somewhere between nothing and the text's end. */

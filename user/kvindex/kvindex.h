@@ -65,6 +65,7 @@ struct index_hit {
 	uint32_t blocks;
 	uint32_t age;	/* not exact: chunks speculated, by anyone, since all of it was last said; else 0 */
 	uint64_t bytes; /* where the match ends */
+	uint32_t node;	/* private */
 };
 
 /* Depth per holder that has at least one chunk or block of the prompt. <text>/<len> is the whole text that <t> was fed
@@ -75,6 +76,10 @@ struct index_hit {
  * holder's block size): min(hit, floor((L - 1) / B) * B). */
 unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_text *t, const char *text, size_t len,
 		     struct index_hit *hits, unsigned cap);
+
+/* An exact hit ends a block earlier: the caller knows that an engine would not use the last one. In the section of its
+ * look-up. */
+void index_hit_shorten(const struct kvindex *x, struct index_hit *hit);
 
 /* --- writer --- */
 

@@ -236,7 +236,7 @@ uint32_t bpe_word(const struct vocab *v, const char *p, size_t n, uint64_t hash)
 void bpe_put(struct encoder *e, const char *p, size_t n)
 {
 	uint64_t hash = word_hash(p, n);
-	struct cached *c = &e->cache[hash >> (64 - CACHE_BITS)];
+	struct cached *c = &e->cache[hash >> e->cache_shift];
 	size_t before = buf_len(e->out), got;
 	uint32_t id;
 

@@ -134,8 +134,7 @@ static int viable(struct canon *c, size_t n, bool quick)
 	return r;
 }
 
-/* Is the place between these characters hard? */
-static bool hard_between(const struct image_rules *r, uint32_t before, uint32_t after)
+bool hard_between(const struct image_rules *r, uint32_t before, uint32_t after)
 {
 	if (r->characters)
 		return after == ' ' && before != ' ' && (r->spaces_cut || r->scheme == SCHEME_SPACES);
@@ -146,14 +145,6 @@ static bool hard_between(const struct image_rules *r, uint32_t before, uint32_t 
 	if (before == '\n' || before == '\r')
 		return after > ' ' && after < 0x7f && after != '/';
 	return unicode_class(before) & CLASS_L && unicode_class(after) & (CLASS_P | CLASS_S) && after != '\'';
-}
-
-static const unsigned char *char_before(const unsigned char *p, const unsigned char *start)
-{
-	do
-		p--;
-	while (p > start && (*p & 0xc0) == 0x80);
-	return p;
 }
 
 /* Is the place between two tokens hard? Their characters may be cut. */

@@ -17,8 +17,7 @@
 #include "model/encoder_int.h"
 #include "model/unicode.h"
 
-#define TEXT_MAX   (UINT32_C(1) << 30)
-#define UNDERSCORE "\xe2\x96\x81" /* U+2581 */
+#define TEXT_MAX (UINT32_C(1) << 30)
 
 const char *vocab_no_encoder(const struct vocab *v)
 {
@@ -27,7 +26,7 @@ const char *vocab_no_encoder(const struct vocab *v)
 	return why.n ? why.p : NULL; /* it has a NUL */
 }
 
-struct encoder *encoder_new(struct vocab *v)
+static struct encoder *new_with(struct vocab *v, unsigned cache_bits)
 {
 	struct encoder *e;
 
@@ -39,13 +38,24 @@ struct encoder *encoder_new(struct vocab *v)
 	e = calloc(1, sizeof(*e));
 	if (!e)
 		return NULL;
-	e->cache = calloc(1u << CACHE_BITS, sizeof(*e->cache));
+	e->cache_shift = 64 - cache_bits;
+	e->cache = calloc(1u << cache_bits, sizeof(*e->cache));
 	if (!e->cache) {
 		free(e);
 		return NULL;
 	}
 	e->v = vocab_ref(v);
 	return e;
+}
+
+struct encoder *encoder_new(struct vocab *v)
+{
+	return new_with(v, CACHE_BITS);
+}
+
+struct encoder *encoder_new_small(struct vocab *v)
+{
+	return new_with(v, SMALL_BITS);
 }
 
 void encoder_free(struct encoder *e)
@@ -57,11 +67,11 @@ void encoder_free(struct encoder *e)
 	buf_free(&e->normal);
 	buf_free(&e->spaced);
 	buf_free(&e->work);
+	buf_free(&e->around);
 	free(e);
 }
 
-/* U+2581 → space. */
-static int put_spaced(struct buf *out, const char *p, size_t n)
+int put_spaced(struct buf *out, const char *p, size_t n)
 {
 	const char *hit;
 	int r = 0;
@@ -98,9 +108,8 @@ static void put_piece(struct encoder *e, const char *p, size_t n, bool first)
 	scan_piece(e, p, n);
 }
 
-/* The first added token at or behind <i>; *ret_end: where it ends. NULL: none. */
-static const struct added *find_added(const struct vocab *v, const uint32_t *root, const char *text, size_t i, size_t n,
-				      size_t *ret_start, size_t *ret_end)
+const struct added *find_added(const struct vocab *v, const uint32_t *root, const char *text, size_t i, size_t n,
+			       size_t *ret_start, size_t *ret_end)
 {
 	const unsigned char *p = (const unsigned char *)text;
 

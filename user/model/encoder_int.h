@@ -8,6 +8,7 @@
 #include "model/vocab_int.h"
 
 #define CACHE_BITS  15
+#define SMALL_BITS  8
 #define CACHED_TEXT 46
 #define CACHED_IDS  20
 
@@ -23,13 +24,23 @@ _Static_assert(sizeof(struct cached) == 128, "two cache lines");
 struct encoder {
 	struct vocab *v;
 	struct cached *cache;
+	unsigned cache_shift;
 	struct buf *out;   /* ids */
 	struct buf normal; /* a piece's normal form */
 	struct buf spaced; /* and with its space in front */
 	struct buf work;   /* of one long word */
+	struct buf around; /* ids of the words around a place */
 	int err;	   /* the first failure of a call */
 	bool inside;	   /* the text is a part of one: no space is put before it */
 };
+
+static inline const unsigned char *char_before(const unsigned char *p, const unsigned char *start)
+{
+	do
+		p--;
+	while (p > start && (*p & 0xc0) == 0x80);
+	return p;
+}
 
 static inline uint32_t trie_next(const struct vocab *v, const struct trie_node *node, unsigned char byte)
 {
@@ -48,9 +59,19 @@ static inline uint32_t trie_next(const struct vocab *v, const struct trie_node *
 	return 0;
 }
 
+#define UNDERSCORE "\xe2\x96\x81" /* U+2581 */
+
 /* --- encoder.c --- */
+int put_spaced(struct buf *out, const char *p, size_t n); /* U+2581 → space */
+/* The first added token at or behind <i>; *ret_end: where it ends. NULL: none. */
+const struct added *find_added(const struct vocab *v, const uint32_t *root, const char *text, size_t i, size_t n,
+			       size_t *ret_start, size_t *ret_end);
 /* As encoder_encode without specials, of text from the middle of one, in the form that ids give back. */
 int encoder_inside(struct encoder *e, struct str text, struct buf *ids);
+
+/* --- canon.c --- */
+/* Between these characters a word ends in each of the known patterns, whatever stands around them. */
+bool hard_between(const struct image_rules *r, uint32_t before, uint32_t after);
 
 /* --- bpe.c --- */
 /* Merge one word, without cache and table of words. Appends to <ids>. 0, -ENOMEM, -EILSEQ (a byte without symbol). */

@@ -156,23 +156,56 @@ size_t utf8_valid(const char *text, size_t n, bool *ret_cut)
 
 /* --- NFC --- */
 
-/* The first marked character at or behind <i>; <n>: none. *ret_before: the start of the character before it. */
-static size_t next_marked(const unsigned char *p, size_t i, size_t n, size_t *ret_before)
+#define MARKED_LEAD 0xcc /* of U+0300: no character before it is marked */
+
+/* Bytes at the front that are below MARKED_LEAD, some at a time: what is left may be so too. */
+static size_t skip_low(const unsigned char *p, size_t n)
 {
-	size_t before = i;
-	unsigned len;
+	typedef unsigned char bytes __attribute__((vector_size(32)));
+	typedef uint64_t words __attribute__((vector_size(32)));
+	size_t i = 0;
 
-	for (; i < n; before = i, i += len) {
-		uint32_t c;
+	for (; n - i >= sizeof(bytes); i += sizeof(bytes)) {
+		bytes b;
+		words high;
 
-		len = 1;
-		if (p[i] < 0x80)
-			continue;
-		c = utf8_char(p + i, &len);
-		if (p[i] >= 0xcc && is_marked(c))
+		memcpy(&b, p + i, sizeof(b));
+		high = (words)(b >= MARKED_LEAD);
+		if (high[0] | high[1] | high[2] | high[3])
 			break;
 	}
-	*ret_before = before;
+	return i;
+}
+
+bool nfc_may_change(const char *p, size_t n)
+{
+	size_t i = skip_low((const unsigned char *)p, n);
+
+	while (i < n && (unsigned char)p[i] < MARKED_LEAD)
+		i++;
+	return i < n;
+}
+
+/* The first marked character at or behind <start>; <n>: none. *ret_before: the start of the character before it. */
+static size_t next_marked(const unsigned char *p, size_t start, size_t n, size_t *ret_before)
+{
+	size_t i = start;
+	unsigned len;
+
+	while (i < n) {
+		if (p[i] < MARKED_LEAD) {
+			i += skip_low(p + i, n - i);
+			while (i < n && p[i] < MARKED_LEAD)
+				i++;
+			continue;
+		}
+		if (is_marked(utf8_char(p + i, &len)))
+			break;
+		i += len;
+	}
+	*ret_before = i;
+	while (*ret_before > start && (p[--*ret_before] & 0xc0) == 0x80)
+		;
 	return i;
 }
 

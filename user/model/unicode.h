@@ -66,6 +66,7 @@ static inline uint32_t utf8_char(const unsigned char *p, unsigned *ret_len)
  * character that the text's end has cut off. */
 size_t utf8_valid(const char *p, size_t n, bool *ret_cut);
 
+bool nfc_may_change(const char *p, size_t n); /* any bytes, quick: false is sure */
 /* Would NFC leave it alone? Valid UTF-8. */
 bool nfc_inert(const char *p, size_t n);
 int nfc_put(struct buf *out, const char *p, size_t n); /* 0 or -ENOMEM */

@@ -22,6 +22,8 @@
 	8192 /* bytes before the text's end: farther than two multiples at which guesses and blocks are found */
 #define LATE_PAUSE (60 * NS_PER_S) /* no early decisions, once a client has named its model behind the prompt */
 
+#define NO_HIT UINT16_MAX
+
 struct deciding {
 	struct request *r;
 	struct worker *w;
@@ -34,6 +36,7 @@ struct deciding {
 	struct pod *pods[SCHED_ROWS_MAX]; /* of the rows; valid inside the section */
 	uint32_t bytes[SCHED_ROWS_MAX];	  /* matched */
 	uint32_t age[SCHED_ROWS_MAX];	  /* of a match by speculation, in chunks */
+	uint16_t hit[SCHED_ROWS_MAX];	  /* in w->hits; NO_HIT: none */
 	uint64_t best_bytes;		  /* of the deepest exact match */
 	uint32_t best_tokens;
 	bool live, early;
@@ -114,18 +117,20 @@ static void candidates(struct deciding *d, const uint64_t mask[4], uint64_t now)
 			};
 			d->w->row_blocks[d->nrows] = 0;
 			d->bytes[d->nrows] = d->age[d->nrows] = 0;
+			d->hit[d->nrows] = NO_HIT;
 			d->pods[d->nrows++] = p;
 			d->live |= atomic_load(&p->index_live);
 		}
 	}
 }
 
-/* A guess reaches to the prompt's end; what an engine reports is whole blocks, without the last token's. */
+/* An estimate of tokens in whole blocks, as an engine reports them. (What is known to its end is a chunk short of it.)
+ */
 static uint32_t whole_blocks(const struct deciding *d, unsigned row, uint32_t tokens)
 {
 	uint32_t block = d->s->samples[d->w->rows[row].pod].block_size;
 
-	return block && tokens ? (tokens - 1) / block * block : tokens;
+	return block ? tokens / block * block : tokens;
 }
 
 static void match(struct deciding *d)
@@ -151,6 +156,7 @@ static void match(struct deciding *d)
 				w->rows[i].in_cpu = hit->in_tier[TIER_CPU];
 				w->rows[i].in_disk = hit->in_tier[TIER_DISK];
 				w->row_blocks[i] = hit->blocks;
+				d->hit[i] = (uint16_t)h;
 				d->bytes[i] = (uint32_t)hit->bytes;
 				d->age[i] = hit->age;
 				if (hit->exact && hit->bytes > d->best_bytes) {
@@ -158,6 +164,22 @@ static void match(struct deciding *d)
 					d->best_tokens = hit->tokens;
 				}
 			}
+}
+
+/* What the chosen pod's engine will use of it. A block more or less does not change the choice, so others are not
+ * looked at. */
+static void settle_row(struct deciding *d, unsigned row)
+{
+	struct index_hit *hit = d->hit[row] == NO_HIT ? NULL : &d->w->hits[d->hit[row]];
+
+	if (!hit || !hit->exact || !d->in->exact || d->in->ids)
+		return;
+	edge_settle(d->w, d->r->pool, buf_str(&d->in->prompt.text), hit);
+	d->w->rows[row].matched = hit->tokens;
+	d->w->rows[row].in_cpu = hit->in_tier[TIER_CPU];
+	d->w->rows[row].in_disk = hit->in_tier[TIER_DISK];
+	d->w->row_blocks[row] = hit->blocks;
+	d->bytes[row] = (uint32_t)hit->bytes;
 }
 
 static uint32_t prompt_tokens(const struct deciding *d)
@@ -286,6 +308,7 @@ static void commit(struct deciding *d, const struct sched_out *out)
 		const struct sched_row *row = &d->w->rows[out->row[i]];
 		struct leg *leg = &r->legs[r->nlegs++];
 
+		settle_row(d, out->row[i]);
 		*leg = (struct leg){
 			.pod = pod_ref(d->pods[out->row[i]]),
 			.own = row->own,
@@ -308,17 +331,19 @@ static int settle_text(struct deciding *d)
 	struct inspection *in = d->in;
 	const struct vocab *v = r->pool->vocab;
 
-	if (in->ids) {
-		int e = v ? inspection_read_ids(in, v) : -ENOENT;
+	int e;
 
+	if (in->ids) {
+		e = v ? inspection_read_ids(in, v) : -ENOENT;
 		r->text_bytes = in->prompt.text.len;
 		return e;
 	}
 	if (in->kind == API_CHAT && r->pool->chat)
 		render_chat(d->w, in, r->pool);
 	r->text_bytes = in->exact ? in->prompt.text.len - in->prompt.prefix : 0;
-	return prompt_set_prefix(d->w, &in->prompt,
-				 v && in->exact && in->special ? vocab_prefix(v) : (struct str){ NULL, 0 });
+	e = prompt_set_prefix(d->w, &in->prompt,
+			      v && in->exact && in->special ? vocab_prefix(v) : (struct str){ NULL, 0 });
+	return e || !v || !in->exact ? e : prompt_rewrite(d->w, &in->prompt, v);
 }
 
 static int decide_inside(struct deciding *d, struct refusal *no)
@@ -469,11 +494,13 @@ static void rest_inside(struct deciding *d)
 		return; /* it has left meanwhile */
 	d->w->rows[0] = (struct sched_row){ .pod = (uint16_t)i, .matched = known ? leg->matched : 0 };
 	d->pods[0] = leg->pod;
+	d->hit[0] = NO_HIT;
 	d->nrows = 1;
 	if (known)
 		recall(d);
 	else
 		match(d);
+	settle_row(d, 0);
 	r->d->prompt_tokens = prompt_tokens(d);
 	r->d->predicted = leg->matched = d->w->rows[0].matched;
 	for (unsigned k = 0; k < r->d->nrows && !known; k++)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "model/encoder.h"
 #include "proxy/proxy_int.h"
 
 #define SPARE_MAX (4u << 20) /* of text; more than that is given back at once */
@@ -23,6 +24,7 @@ int prompt_start(struct worker *w, struct prompt *p, struct str prefix, size_t e
 	p->text.off = p->text.len = 0;
 	index_text_init(&p->hash, p->hash.at, p->hash.cap);
 	p->prefix = (uint32_t)prefix.n;
+	p->odd = false;
 	if (!buf_room(&p->text, prefix.n + expect + SLACK))
 		return -ENOMEM;
 	return buf_put(&p->text, prefix.p, prefix.n);
@@ -31,6 +33,7 @@ int prompt_start(struct worker *w, struct prompt *p, struct str prefix, size_t e
 int prompt_hash(struct worker *w, struct prompt *p)
 {
 	size_t need = p->text.len / INDEX_CHUNK + 2;
+	const char *more = p->text.mem + p->hash.bytes;
 
 	if (need > p->hash.cap) {
 		/* By the text's room, so that it grows when that does. */
@@ -42,7 +45,21 @@ int prompt_hash(struct worker *w, struct prompt *p)
 		p->hash.at = at;
 		p->hash.cap = (uint32_t)cap;
 	}
-	return index_text_feed(w->sh->index, &p->hash, p->text.mem + p->hash.bytes, p->text.len - p->hash.bytes);
+	p->odd |= text_may_be_rewritten(more, p->text.len - p->hash.bytes);
+	return index_text_feed(w->sh->index, &p->hash, more, p->text.len - p->hash.bytes);
+}
+
+int prompt_rewrite(struct worker *w, struct prompt *p, const struct vocab *v)
+{
+	struct buf to = { 0 };
+	int r = p->odd ? vocab_rewrite(v, buf_str(&p->text), &to) : 0;
+
+	if (r <= 0)
+		return r;
+	buf_free(&p->text);
+	p->text = to;
+	index_text_init(&p->hash, p->hash.at, p->hash.cap);
+	return prompt_hash(w, p);
 }
 
 int prompt_set_prefix(struct worker *w, struct prompt *p, struct str prefix)

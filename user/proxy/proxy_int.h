@@ -97,6 +97,7 @@ struct prompt {
 	struct buf text;
 	struct index_text hash; /* of the text's first hash.bytes; owns hash.at */
 	uint32_t prefix;	/* bytes at the front that are the vocabulary's, not the request's */
+	bool odd;		/* it has bytes that a tokenizer may rewrite */
 };
 
 enum splice { SPLICE_NOT, SPLICE_ARMED, SPLICE_ENDED };
@@ -223,6 +224,7 @@ struct worker {
 	struct sched_row *rows;
 	uint32_t *row_blocks;
 	struct template_work *template_work; /* made when first needed */
+	struct encoder **edges;		     /* per pool; these too */
 };
 
 struct proxy {
@@ -285,6 +287,7 @@ bool api_path_allowed(const struct config_listener *ls, const char *path);
 int prompt_start(struct worker *w, struct prompt *p, struct str prefix, size_t expect); /* empty but for <prefix> */
 int prompt_hash(struct worker *w, struct prompt *p);					/* what text has more by now */
 int prompt_set_prefix(struct worker *w, struct prompt *p, struct str prefix); /* instead of the one there is */
+int prompt_rewrite(struct worker *w, struct prompt *p, const struct vocab *v); /* to what ids give back */
 void prompt_end(struct worker *w, struct prompt *p);			      /* gives its memory back */
 void prompt_forget_spare(struct worker *w);
 size_t prompt_memory(const struct prompt *p);
@@ -338,6 +341,10 @@ void inspection_forget_text(struct inspection *in);
 
 /* render.c: a chat's text is what its template makes of the body that was fed last, if that can be told */
 void render_chat(struct worker *w, struct inspection *in, const struct proxy_pool *pool);
+
+/* edge.c: an exact hit ends where the prompt has an end of a token */
+void edge_settle(struct worker *w, const struct proxy_pool *pool, struct str text, struct index_hit *hit);
+void edges_free(struct worker *w);
 
 /* decide.c: fills legs[] and the explain record. 0, or the status to refuse with. */
 struct refusal {

@@ -46,6 +46,7 @@ void worker_slim(struct worker *w)
 	buf_free(&w->spare_body);
 	prompt_forget_spare(w);
 	template_work_free(w->template_work);
+	edges_free(w);
 	w->template_work = NULL;
 }
 
@@ -163,6 +164,7 @@ static bool worker_cleanup(struct worker *w)
 	buf_free(&w->plain);
 	buf_free(&w->spare_body);
 	template_work_free(w->template_work);
+	edges_free(w);
 	prompt_forget_spare(w);
 	return false;
 }
