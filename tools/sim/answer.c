@@ -124,7 +124,7 @@ static uint32_t made(const struct gen *g)
 static uint32_t cached(const struct gen *g)
 {
 	if (!g->s.remote)
-		return g->s.cached;
+		return (uint32_t)(g->s.cached * g->a->c->pod->o.cached_factor);
 	return g->a->remote_cached != UINT32_MAX ? g->a->remote_cached : g->s.nprompt;
 }
 

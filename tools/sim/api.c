@@ -132,10 +132,17 @@ static int read_prompts(const json_t *j, struct prompts *out)
 	return 0;
 }
 
-static int read_chat(const json_t *messages, struct prompts *out)
+static int chat_text(const struct pod *p, const json_t *messages, bool generation_prompt, struct buf *out)
+{
+	int r = buf_puts(out, p->o.chat_prelude);
+
+	return r ? r : tok_chat(messages, generation_prompt, out);
+}
+
+static int read_chat(const struct pod *p, const json_t *messages, struct prompts *out)
 {
 	struct buf text = { 0 };
-	int r = json_is_array(messages) && json_array_size(messages) ? tok_chat(messages, true, &text) : -EINVAL;
+	int r = json_is_array(messages) && json_array_size(messages) ? chat_text(p, messages, true, &text) : -EINVAL;
 
 	out->n = 1;
 	r = r ? r : tok_encode(buf_str(&text), &out->v[0]);
@@ -377,7 +384,7 @@ static bool prepare(const struct request *r, struct answer *a, json_t *body, str
 	}
 	if (!api_model(r, body, &lora, &name) || !read_params(r, a, body) || !read_transfer(r, a, body, &remote))
 		return false;
-	if (a->chat ? read_chat(prompt, p) : read_prompts(prompt, p)) {
+	if (a->chat ? read_chat(a->c->pod, prompt, p) : read_prompts(prompt, p)) {
 		bad_value(r, field,
 			  a->chat ? "messages must be a list of objects with role and content."
 				  : "prompt must be a string, token ids, or a list of either.");
@@ -505,7 +512,8 @@ void api_tokenize(const struct request *r)
 		missing(r, body, "prompt");
 	} else if (api_model(r, body, &lora, &name)) {
 		if (messages)
-			e = tok_chat(messages, !json_is_false(json_object_get(body, "add_generation_prompt")), &text);
+			e = chat_text(r->c->pod, messages,
+				      !json_is_false(json_object_get(body, "add_generation_prompt")), &text);
 		else
 			e = json_is_string(prompt) ? buf_put(&text, lift_text(prompt).p, lift_text(prompt).n) : -EINVAL;
 		if (e || tok_encode(buf_str(&text), &ids)) {

@@ -79,6 +79,11 @@ struct opts {
 	double failure_rate; /* percent */
 	bool failure_types[FAULT_N];
 	uint32_t failure_after;
+	/* lies */
+	double cached_factor;
+	const char *chat_prelude;
+	uint32_t event_block;
+	bool mute_stored, mute_removed;
 	double keep_alive; /* ns */
 	bool stamp;
 	struct opts_fake fake_running, fake_waiting, fake_usage;

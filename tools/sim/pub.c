@@ -99,8 +99,13 @@ static unsigned lora_id(const struct pub *p, struct str name)
 static void stored(struct kv_sink *s, const struct kv_stored *e)
 {
 	struct pub *p = pub_of(s);
-	uint32_t ntokens = e->n * p->o->block_size;
+	uint32_t whole = p->o->block_size, told = p->o->event_block;
 	msgpack_packer k;
+
+	if (p->o->mute_stored)
+		return;
+	if (!told || told > whole)
+		told = whole;
 
 	msgpack_packer_init(&k, &p->events, msgpack_sbuffer_write);
 	open_event(p, &k, "BlockStored", 10, 11);
@@ -114,11 +119,11 @@ static void stored(struct kv_sink *s, const struct kv_stored *e)
 	else
 		msgpack_pack_nil(&k);
 	key(p, &k, "token_ids");
-	msgpack_pack_array(&k, ntokens);
-	for (uint32_t i = 0; i < ntokens; i++)
-		msgpack_pack_uint32(&k, e->tokens[i]);
+	msgpack_pack_array(&k, e->n * told);
+	for (uint32_t i = 0; i < e->n * told; i++)
+		msgpack_pack_uint32(&k, e->tokens[i / told * whole + i % told]);
 	key(p, &k, "block_size");
-	msgpack_pack_uint32(&k, p->o->block_size);
+	msgpack_pack_uint32(&k, told);
 	key(p, &k, "lora_id");
 	if (e->lora.p)
 		msgpack_pack_uint32(&k, lora_id(p, e->lora));
@@ -173,6 +178,8 @@ static void removed(struct kv_sink *s, const struct digest *d, bool below)
 	struct pub *p = pub_of(s);
 	msgpack_packer k;
 
+	if (p->o->mute_removed)
+		return;
 	msgpack_packer_init(&k, &p->events, msgpack_sbuffer_write);
 	open_event(p, &k, "BlockRemoved", 3, 3);
 	key(p, &k, "block_hashes");
