@@ -259,8 +259,9 @@ class World:
         self.pods.append(p)
         return p
 
-    def sim(self, *args, ip="127.0.0.3", model="m", events=True, wait=True):
-        return Sim(self, args, ip, model, events, wait)
+    def sim(self, *args, ip="127.0.0.3", model="m", events=True, wait=True, wires=False):
+        """<wires>: where the case's carrier is, else on our own loopback."""
+        return Sim(self, args, ip, model, events, wait, wires)
 
     def gateway(self, pods, extra="", limits="", listener="", pool="", wait=True, health="200ms", **kw):
         return Gateway(self, pods, extra, limits, listener, pool, wait, health, **kw)
@@ -674,7 +675,8 @@ class Pod:
 class Sim(Proc):
     """A kvsim with events and replay, or (events: "get", "post") with TensorRT-LLM's events over HTTP."""
 
-    def __init__(self, w, args, ip, model, events, wait):
+    def __init__(self, w, args, ip, model, events, wait, wires=False):
+        ns, ip = w.place(ip) if wires else (Here, ip)
         self.ip, self.port, self.ev, self.rp = ip, w.port(), w.port(), w.port()
         self.with_events = events
         argv = [os.path.join(BIN, "kvsim"), "--host", ip, "--port", str(self.port), "--model", model, "--enable-prompt-tokens-details"]
@@ -682,7 +684,8 @@ class Sim(Proc):
             argv += ["--enable-kvcache", "--kv-events-http", events]
         elif events:
             argv += ["--enable-kvcache", "--zmq-endpoint", "tcp://*:%d" % self.ev, "--kv-events-replay-endpoint", "tcp://*:%d" % self.rp]
-        Proc.__init__(self, argv + list(args), "sim")
+        with ns.inside():
+            Proc.__init__(self, argv + list(args), "sim")
         w.procs.append(self)
         if wait:
             until(lambda: not self.alive() or self.up(), "kvsim answers")

@@ -905,4 +905,5 @@ def test_a_pod_that_is_drained_or_gone_hands_its_prefixes_over(w):
     right(r, cached(1000))
 
 
-lib.main(globals())
+if __name__ == "__main__":
+    lib.main(globals())

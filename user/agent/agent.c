@@ -66,6 +66,7 @@ static void pod_removed(void *arg, struct pod *p)
 {
 	struct agent *a = arg;
 
+	meter_forget(a, p);
 	scrape_remove(a->scrape, p);
 	events_remove(a->events, p); /* clears its holders before it can hear of the next pod that gets them */
 	free_holders(a, p);
@@ -80,6 +81,7 @@ static void pod_respecified(void *arg, struct pod *p)
 	events_remove(a->events, p);
 	if (p->spec.events[0])
 		events_add(a->events, p, a->shared.pools[p->pool].vocab, agent_base_name(a, p));
+	meter_respecified(a, p);
 	scrape_remove(a->scrape, p);
 	scrape_add(a->scrape, p);
 }
@@ -229,12 +231,15 @@ static int make_shared(struct agent *a)
 
 	a->nshards = a->workers + 2;
 	a->stats = aligned_alloc(64, a->nshards * sizeof(*a->stats));
+	a->truth = truth_new();
+	sh->truth = aligned_alloc(64, a->workers * sizeof(*sh->truth));
 	sh->ttft = calloc(a->workers, sizeof(*sh->ttft));
 	sh->duration = calloc(a->workers, sizeof(*sh->duration));
 	sh->decision = calloc(a->workers, sizeof(*sh->decision));
-	if (!a->stats || !sh->ttft || !sh->duration || !sh->decision)
+	if (!a->stats || !a->truth || !sh->truth || !sh->ttft || !sh->duration || !sh->decision)
 		return -ENOMEM;
 	memset(a->stats, 0, a->nshards * sizeof(*a->stats));
+	memset(sh->truth, 0, a->workers * sizeof(*sh->truth));
 	sh->cfg = a->cfg;
 	sh->qsbr = &a->qsbr;
 	sh->stats = a->stats;
@@ -343,8 +348,10 @@ static void tick(struct loop_timer *t)
 	uint64_t reqs = stats_sum(a->stats, a->nshards, STATS_REQ);
 
 	datapath_refresh(a->datapath);
-	if (!a->draining)
+	if (!a->draining) {
 		read_times(a);
+		meter_look(a);
+	}
 	/* Memory that a burst has left in the allocator goes back once it is over. */
 	if (reqs == a->trim_reqs && !a->trimmed)
 		malloc_trim(0);
@@ -467,6 +474,8 @@ void agent_free(struct agent *a)
 	}
 	free(a->shared.pools);
 	free(a->problems);
+	truth_free(a->truth);
+	free(a->shared.truth);
 	free(a->shared.ttft);
 	free(a->shared.duration);
 	free(a->shared.decision);

@@ -30,6 +30,7 @@ struct agent {
 	struct discovery *discovery;
 	struct datapath *datapath;
 	char datapath_why[DATAPATH_WHY_MAX];
+	struct truth *truth;
 	struct proxy_shared shared;
 	struct proxy *proxy;
 	struct ctl *ctl;
@@ -55,6 +56,15 @@ void agent_free(struct agent *a);
 void agent_tune_pool(struct proxy_pool *pp); /* policy and tuning as its configuration says */
 void agent_set_log(const struct config *cfg);
 const char *agent_base_name(const struct agent *a, const struct pod *p);
+
+/* meter.c: the truth meter */
+void meter_look(struct agent *a); /* once a second */
+void meter_forget(struct agent *a, const struct pod *p);
+void meter_respecified(struct agent *a, struct pod *p); /* its events are followed anew */
+/* All that was compared of <p>. */
+void meter_each(struct agent *a, const struct pod *p,
+		void (*each)(void *arg, const struct truth_row *row, enum truth_kind kind, const struct truth_view *v),
+		void *arg);
 
 /* commands.c, pages.c, cmd_decision.c */
 extern const struct ctl_cmd agent_commands[];

@@ -142,6 +142,56 @@ static void write_times(struct agent *a, const struct pod *p, struct jw *w)
 	jw_knum(w, "spliced_gap_p99_s", quantile(&t.gap, 0.99));
 }
 
+static void write_row(void *arg, const struct truth_row *row, enum truth_kind kind, const struct truth_view *v)
+{
+	struct jw *w = arg;
+
+	jw_obj(w);
+	jw_kstr(w, "model", row->name);
+	jw_kstr(w, "of", truth_kind_name(kind));
+	jw_kbool(w, "doubted", v->doubted);
+	jw_kstr(w, "cause", v->doubted ? truth_cause_name(v->cause) : NULL);
+	jw_knum(w, "scale", (double)v->scale);
+	jw_ku64(w, "compared", v->compared);
+	jw_ku64(w, "recent", v->n);
+	jw_ku64(w, "recent_off", v->off);
+	jw_ku64(w, "recent_predicted_tokens", v->predicted);
+	jw_ku64(w, "recent_reported_tokens", v->reported);
+	jw_end_obj(w);
+}
+
+struct verdicts {
+	unsigned rows, doubted;
+	struct buf why;
+};
+
+static void gather(void *arg, const struct truth_row *row, enum truth_kind kind, const struct truth_view *v)
+{
+	struct verdicts *all = arg;
+
+	all->rows++;
+	if (!v->doubted)
+		return;
+	buf_printf(&all->why, "%s%s of %s (%s): %s; %s", all->doubted++ ? " | " : "", truth_kind_name(kind), row->name,
+		   truth_cause_name(v->cause), truth_cause_text(v->cause), truth_cause_fix(v->cause));
+}
+
+/* Does what is predicted hold? For people in two lines, for programs with its numbers. */
+static void write_truth(struct agent *a, const struct pod *p, struct jw *w)
+{
+	struct verdicts all = { 0 };
+
+	meter_each(a, p, gather, &all);
+	jw_kstr(w, "predictions", all.doubted ? "doubted" : all.rows ? "hold" : "not compared");
+	jw_key(w, "doubts");
+	jw_strn(w, all.doubted ? buf_str(&all.why) : (struct str){ NULL, 0 });
+	jw_key(w, "compared");
+	jw_arr(w);
+	meter_each(a, p, write_row, w);
+	jw_end_arr(w);
+	buf_free(&all.why);
+}
+
 static void write_details(struct agent *a, struct pod *p, struct jw *w)
 {
 	uint64_t blocks, guessed;
@@ -171,6 +221,9 @@ static void write_details(struct agent *a, struct pod *p, struct jw *w)
 	jw_ku64(w, "ejections", atomic_load(&p->ejections));
 	jw_ku64(w, "garbage", atomic_load(&p->garbage));
 	jw_ku64(w, "speculative", guessed);
+	jw_ku64(w, "event_block_size", atomic_load(&p->event_block));
+	jw_kbool(w, "hybrid", atomic_load(&p->hybrid));
+	write_truth(a, p, w);
 	write_times(a, p, w);
 }
 

@@ -9,6 +9,11 @@
 
 #include "base/time.h"
 
+struct drift {
+	const struct pod *pod;
+	struct jw *w;
+};
+
 static uint64_t rss_bytes(void)
 {
 	FILE *f = fopen("/proc/self/statm", "re");
@@ -20,6 +25,19 @@ static uint64_t rss_bytes(void)
 		rss = 0;
 	fclose(f);
 	return (uint64_t)rss * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void write_drift(void *arg, const struct truth_row *row, enum truth_kind kind, const struct truth_view *v)
+{
+	struct drift *d = arg;
+	char m[768];
+
+	if (!v->doubted || truth_cause_quiet(v->cause))
+		return;
+	snprintf(m, sizeof(m), "pod %s: predictions for %s of %s do not hold (%s): %s; %s", d->pod->name,
+		 truth_kind_name(kind), row->name, truth_cause_name(v->cause), truth_cause_text(v->cause),
+		 truth_cause_fix(v->cause));
+	jw_str(d->w, m);
 }
 
 static void write_warnings(struct agent *a, struct jw *w)
@@ -55,6 +73,7 @@ static void write_warnings(struct agent *a, struct jw *w)
 	list_for_each (it, endpoints_pods(a->endpoints)) {
 		struct pod *p = container_of(it, struct pod, link);
 
+		meter_each(a, p, write_drift, &(struct drift){ p, w });
 		if (pod_down_now(p, time_mono()) & ~(uint32_t)POD_DOWN_DRAINED) {
 			snprintf(m, sizeof(m), "pod %s is %s: %.200s", p->name, pod_state_name(p), pod_state_why(p));
 			jw_str(w, m);

@@ -95,6 +95,54 @@ static double pod_blocks(struct agent *a, struct pod *p)
 	return (double)all;
 }
 
+struct drift_page {
+	struct agent *a;
+	struct pod *p;
+	struct buf *b;
+	enum { DRIFT_OFF, DRIFT_CAUSE } what;
+};
+
+static void put_model(struct buf *b, const char *name)
+{
+	for (; *name; name++)
+		buf_printf(b, *name == '"' || *name == '\\' ? "\\%c" : "%c", *name == '\n' ? ' ' : *name);
+}
+
+static void drift_line(void *arg, const struct truth_row *row, enum truth_kind kind, const struct truth_view *v)
+{
+	struct drift_page *d = arg;
+
+	if (d->what == DRIFT_CAUSE ? !v->doubted : !v->n)
+		return;
+	buf_printf(d->b, "kvsteer_%s{pod=\"%s\",pool=\"%s\",model=\"",
+		   d->what == DRIFT_CAUSE ? "prediction_doubted" : "prediction_off_ratio", d->p->name,
+		   d->a->cfg->pools[d->p->pool].name);
+	put_model(d->b, row->name);
+	buf_printf(d->b, "\",of=\"%s\"", truth_kind_name(kind));
+	if (d->what == DRIFT_CAUSE)
+		buf_printf(d->b, ",cause=\"%s\"} 1\n", truth_cause_name(v->cause));
+	else
+		buf_printf(d->b, "} %.6g\n", (double)v->off / (double)v->n);
+}
+
+static void drift_pages(struct agent *a, struct buf *b)
+{
+	buf_puts(b, "# HELP kvsteer_prediction_off_ratio Of the last answers with cached tokens, the share that was "
+		    "not as predicted\n# TYPE kvsteer_prediction_off_ratio gauge\n");
+	list_for_each (it, endpoints_pods(a->endpoints)) {
+		struct pod *p = container_of(it, struct pod, link);
+
+		meter_each(a, p, drift_line, &(struct drift_page){ a, p, b, DRIFT_OFF });
+	}
+	buf_puts(b, "# HELP kvsteer_prediction_doubted Are the pod's predictions doubted, by the likely cause\n"
+		    "# TYPE kvsteer_prediction_doubted gauge\n");
+	list_for_each (it, endpoints_pods(a->endpoints)) {
+		struct pod *p = container_of(it, struct pod, link);
+
+		meter_each(a, p, drift_line, &(struct drift_page){ a, p, b, DRIFT_CAUSE });
+	}
+}
+
 /* The kernel's histograms of splices, a pod's each. Every second bucket from 64 µs to 67 s: the scheduler reads all. */
 static void pod_times(struct agent *a, struct buf *b, const char *name, const char *help, size_t at)
 {
@@ -153,6 +201,7 @@ static int metrics_page(void *arg, struct str path, struct buf *b, const char **
 	per_pod(a, b, "pod_ejections_total", "counter", "Times the pod was ejected", pod_ejections);
 	per_pod(a, b, "prefix_predicted_tokens_total", "counter", "Cached tokens predicted", pod_predicted);
 	per_pod(a, b, "prefix_reported_tokens_total", "counter", "Cached tokens that engines reported", pod_reported);
+	drift_pages(a, b);
 	pod_times(a, b, "pod_splice_ttft_seconds", "Dispatch to the body's first byte, of spliced answers",
 		  offsetof(struct kvs_pod_times, ttft));
 	pod_times(a, b, "pod_splice_gap_seconds", "Between segments with new bytes, of spliced answers",

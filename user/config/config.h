@@ -55,9 +55,12 @@ struct config_pool {
 	uint64_t queue;
 	uint64_t queue_timeout, connect_timeout, first_byte, stream_idle, client_idle, request_head;
 	uint64_t body;
-	uint64_t retries;   /* 0 … 5, default 2 */
-	bool retry_busy;    /* a pod's 503 goes on to the next pod (default true), else to the client */
-	bool approx_lru;    /* engines without events: assume that they keep what was sent (default true) */
+	uint64_t retries; /* 0 … 5, default 2 */
+	bool retry_busy;  /* a pod's 503 goes on to the next pod (default true), else to the client */
+	bool approx_lru;  /* engines without events: assume that they keep what was sent (default true) */
+	double drift;	  /* share of answers that may be off before a pod's predictions are doubted */
+	uint64_t drift_samples;
+	bool drift_fall_back;
 	uint64_t kv_tokens; /* capacity of a pod's cache in tokens where the engine does not say, default 400000 */
 };
 

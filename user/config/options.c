@@ -151,6 +151,15 @@ static const struct option pool_options[] = {
 		 "503." },
 	{ "prefix.approximate", OPT_BOOL, OFF(config_pool, approx_lru), .def = "true",
 	  .doc = "Pods without KV events: assume that they keep what was sent to them, oldest out first." },
+	{ "prefix.drift", OPT_SHARE, OFF(config_pool, drift), .def = "0.25",
+	  .doc = "A pod's predictions for a model are doubted when of its last 64 answers with cached tokens more than "
+		 "this share reported something else, by more than a block; they are trusted again when it is less "
+		 "than half of it. 1: never." },
+	{ "prefix.drift-samples", OPT_COUNT, OFF(config_pool, drift_samples), .def = "16", .min = 4, .max = 64,
+	  .doc = "So many such answers are needed for either." },
+	{ "prefix.drift-fall-back", OPT_BOOL, OFF(config_pool, drift_fall_back), .def = "true",
+	  .doc = "A pod that is doubted is matched approximately: by what was sent to it, and what its events tell "
+		 "counts for as much as it was worth lately. false: there is a warning only." },
 	{ "prefix.kv-tokens", OPT_COUNT, OFF(config_pool, kv_tokens), .def = "400000", .min = 1024,
 	  .max = UINT64_C(1) << 32, .doc = "How many tokens a pod's cache holds, where the engine does not say." },
 };

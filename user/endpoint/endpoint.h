@@ -94,6 +94,14 @@ struct ledger {
 	uint64_t total, failed, first_tokens;
 };
 
+/* Of requests of these kinds (bits) for this model the pod's index has not told the truth lately. */
+struct pod_doubt {
+	uint64_t model; /* hash of the name of its namespace, as base/rand.h's hash_bytes has it */
+	uint32_t kinds;
+	float scale[2]; /* what a token that it tells has been worth, by kind; 0 … 1 */
+};
+#define POD_DOUBTS_MAX 16
+
 struct pool_rate; /* what all pods of a pool learned together; shared by them and counted */
 
 struct pod {
@@ -111,6 +119,9 @@ struct pod {
 	_Atomic uint32_t fails;	 /* consecutive failures of requests; see pod_result */
 	_Atomic bool index_live; /* events flow and no gap is open: predictions are exact */
 	_Atomic bool index_stale;
+	_Atomic uint32_t event_block; /* tokens of a block, as the last event said; 0: none has */
+	_Atomic uint64_t told;	      /* blocks that its events have told, copies too */
+	_Atomic bool hybrid;	      /* its events tell of cache groups that are not indexed */
 	/* control thread only */
 	enum pod_engine engine;
 	char version[32];
@@ -122,6 +133,8 @@ struct pod {
 	struct pod_clock clock;
 	struct pod_pace pace;
 	struct pod_adapters adapters;
+	unsigned ndoubts;
+	struct pod_doubt doubts[POD_DOUBTS_MAX];
 	char last_error[160]; /* of health, scrape or a garbage answer; shown by pod show */
 	/* ledger and what the data path observes */
 	struct ledger ledger;
@@ -152,6 +165,12 @@ struct route {
 	char *base;	       /* name of the index namespace: base model or adapter */
 };
 
+/* A pod's doubt, where workers find it. */
+struct doubt {
+	unsigned pod; /* in snapshot->pods */
+	struct pod_doubt is;
+};
+
 /* Immutable view for the workers. */
 struct snapshot {
 	uint64_t serial;
@@ -160,7 +179,9 @@ struct snapshot {
 	struct pod **pods;	    /* each referenced */
 	struct pod_sample *samples; /* of pods[i] when this was published */
 	struct pod_pace *paces;	    /* likewise */
-	struct route *routes;	    /* sorted by model */
+	unsigned ndoubts;
+	struct doubt *doubts; /* all pods' */
+	struct route *routes; /* sorted by model */
 };
 
 struct endpoints;

@@ -148,8 +148,12 @@ static struct snapshot *snapshot_lay_out(struct list *pods, unsigned npods, cons
 		      npods * (sizeof(struct pod *) + sizeof(struct pod_sample) + sizeof(struct pod_pace)) +
 		      nroutes * sizeof(struct route);
 	struct snapshot *s;
-	unsigned i = 0;
+	unsigned i = 0, ndoubts = 0;
 	char *at;
+
+	list_for_each (it, pods)
+		ndoubts += container_of(it, struct pod, link)->ndoubts;
+	size += ndoubts * sizeof(struct doubt);
 
 	for (unsigned k = 0; k < nroutes; k++)
 		size += strlen(routes[k].model) + strlen(routes[k].base) + 2;
@@ -162,10 +166,13 @@ static struct snapshot *snapshot_lay_out(struct list *pods, unsigned npods, cons
 	s->samples = (struct pod_sample *)(void *)(s->pods + npods);
 	s->paces = (struct pod_pace *)(void *)(s->samples + npods);
 	s->routes = (struct route *)(void *)(s->paces + npods);
-	at = (char *)(s->routes + nroutes);
+	s->doubts = (struct doubt *)(void *)(s->routes + nroutes);
+	at = (char *)(s->doubts + ndoubts);
 	list_for_each (it, pods) {
 		struct pod *p = container_of(it, struct pod, link);
 
+		for (unsigned k = 0; k < p->ndoubts; k++)
+			s->doubts[s->ndoubts++] = (struct doubt){ i, p->doubts[k] };
 		s->pods[i] = pod_ref(p);
 		s->paces[i] = p->pace;
 		s->samples[i++] = p->sample;

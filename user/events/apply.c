@@ -178,6 +178,7 @@ static int tier_indexed(struct stream *s, const struct kv_event *e)
 	}
 	if (!group_is_main(s, e)) {
 		stats_inc(st, STATS_EVENT_GROUP);
+		atomic_store_explicit(&s->f->pod->hybrid, true, memory_order_relaxed);
 		return -1;
 	}
 	return tier;
@@ -205,6 +206,8 @@ static void stored(struct applying *a, const struct kv_event *e)
 	while (tier != TIER_GPU && from < e->nhashes &&
 	       index_put_tier(ev->x, s->holder, e->hashes + from, 1, (enum index_tier)tier))
 		from++;
+	atomic_store_explicit(&s->f->pod->event_block, e->block_size, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->f->pod->told, e->nhashes, memory_order_relaxed);
 	r = from == e->nhashes ? 0 : put(s, e, from, (enum index_tier)tier);
 	if (!r)
 		stats_inc(ev->st, STATS_EVENT_STORED);

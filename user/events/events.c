@@ -22,7 +22,7 @@
 #define NAP_NS	     (5 * NS_PER_MS)
 #define SOCKETS_MAX  (INDEX_HOLDERS * 5)
 
-enum op { OP_ADD, OP_REMOVE, OP_REBASE, OP_INVALIDATE };
+enum op { OP_ADD, OP_REMOVE, OP_REBASE, OP_INVALIDATE, OP_DOUBT, OP_TRUST };
 
 struct post {
 	struct loop_post post;
@@ -218,6 +218,13 @@ static void post_run(struct loop_post *p)
 		for (unsigned i = 0; !f && i < POD_RANKS_MAX && i < q->pod->spec.ranks; i++)
 			index_clear(q->e->x, q->pod->holder[i]);
 		break;
+	case OP_DOUBT:
+	case OP_TRUST:
+		if (f) {
+			f->doubted = q->op == OP_DOUBT;
+			follow_publish(f);
+		}
+		break;
 	}
 	post_free(q);
 }
@@ -303,6 +310,11 @@ int events_remove(struct events *e, struct pod *p)
 int events_invalidate(struct events *e, struct pod *p, const char *why)
 {
 	return post_plain(e, OP_INVALIDATE, p);
+}
+
+int events_doubt(struct events *e, struct pod *p, bool on)
+{
+	return post_plain(e, on ? OP_DOUBT : OP_TRUST, p);
 }
 
 int events_guess(struct events *e, const struct index_guess *g, bool drop)

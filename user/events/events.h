@@ -41,6 +41,10 @@ int events_remove(struct events *e, struct pod *p);
 /* Outside evidence that the cache is new or gone (restart seen in metrics, sleep): clear its holders. */
 int events_invalidate(struct events *e, struct pod *p, const char *why);
 
+/* What its events tell is not all that it has, or not what it has (<on>), so what is sent to it counts too, as for a
+ * pod without events. */
+int events_doubt(struct events *e, struct pod *p, bool on);
+
 #define EVENTS_GUESS_LIFE (2 * NS_PER_S) /* by then events have confirmed a guess that was right */
 
 /* Speculation by workers, any thread; all of it is copied. <drop>: undo an earlier guess. In the order of calls by one

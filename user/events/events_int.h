@@ -116,6 +116,7 @@ struct follow {
 	char *base;
 	char events[128], replay[128]; /* copies: the pod's spec is the control thread's */
 	bool http;
+	bool doubted; /* see events_doubt */
 	struct poll poll;
 	unsigned nranks;
 	struct stream s[];

@@ -58,7 +58,7 @@ void follow_publish(struct follow *f)
 		live &= f->s[i].connected && !f->s[i].replaying && !f->s[i].stale && (!f->http || f->s[i].have);
 	}
 	for (unsigned i = 0; i < f->nranks; i++)
-		index_live(f->e->x, f->s[i].holder, live, loop_now(f->e->loop) + EVENTS_GUESS_LIFE);
+		index_live(f->e->x, f->s[i].holder, live && !f->doubted, loop_now(f->e->loop) + EVENTS_GUESS_LIFE);
 	atomic_store(&f->pod->index_stale, stale);
 	atomic_store(&f->pod->index_live, live);
 }

@@ -533,7 +533,7 @@ static void hit_fill(const struct match *m, unsigned holder, struct index_hit *h
 	hit->exact = true;
 	hit->age = 0;
 	hit->bytes = n->byte_end;
-	hit->tokens = tokens;
+	hit->tokens = hit->sure = tokens;
 	hit->blocks = n->depth;
 	hit->node = node_id(m->x, n);
 	if (guess > hit->bytes) {

@@ -58,6 +58,7 @@ struct index_hit {
 	uint16_t holder;
 	bool exact;	 /* ends at the end of an engine block that events announced; else from speculation */
 	uint32_t tokens; /* in whole engine blocks */
+	uint32_t sure;	 /* of <tokens>, those of blocks that events announced */
 	/* Of <tokens>, how many are at hand in which tier; the sum is <tokens>. As an engine uses them: GPU counts up
 	 * to the first block that is not there, what follows comes from CPU up to the first that is in neither. Guesses
 	 * count as GPU. */

@@ -20,7 +20,8 @@
 
 #define OPEN_MARGIN \
 	8192 /* bytes before the text's end: farther than two multiples at which guesses and blocks are found */
-#define LATE_PAUSE (60 * NS_PER_S) /* no early decisions, once a client has named its model behind the prompt */
+#define BLOCK_ASSUMED 16	      /* tokens, while neither metrics nor events have told */
+#define LATE_PAUSE    (60 * NS_PER_S) /* no early decisions, once a client has named its model behind the prompt */
 
 #define NO_HIT UINT16_MAX
 
@@ -116,10 +117,10 @@ static void candidates(struct deciding *d, const uint64_t mask[4], uint64_t now)
 				.gap = (float)d->s->paces[i].gap,
 			};
 			d->w->row_blocks[d->nrows] = 0;
+			d->w->checks[d->nrows] = (struct check){ .why_not = STATS_CHECK_TEXT };
 			d->bytes[d->nrows] = d->age[d->nrows] = 0;
 			d->hit[d->nrows] = NO_HIT;
 			d->pods[d->nrows++] = p;
-			d->live |= atomic_load(&p->index_live);
 		}
 	}
 }
@@ -131,6 +132,67 @@ static uint32_t whole_blocks(const struct deciding *d, unsigned row, uint32_t to
 	uint32_t block = d->s->samples[d->w->rows[row].pod].block_size;
 
 	return block ? tokens / block * block : tokens;
+}
+
+static void scale_row(struct deciding *d, unsigned i, double by)
+{
+	struct sched_row *row = &d->w->rows[i];
+
+	row->matched = (uint32_t)(row->matched * by);
+	row->in_cpu = (uint32_t)(row->in_cpu * by);
+	row->in_disk = (uint32_t)(row->in_disk * by);
+	d->w->row_blocks[i] = (uint32_t)(d->w->row_blocks[i] * by);
+}
+
+/* What a pod's events tell of a model counts for what it was worth lately. */
+static void doubt(struct deciding *d)
+{
+	unsigned kind = d->in->kind == API_CHAT ? TRUTH_CHATS : TRUTH_COMPLETIONS;
+	const char *base = d->route ? d->route->base : d->in->model;
+	uint64_t model = d->s->ndoubts ? truth_model(base) : 0;
+
+	for (unsigned k = 0; k < d->s->ndoubts; k++) {
+		const struct doubt *of = &d->s->doubts[k];
+
+		if (of->is.model != model || !(of->is.kinds >> kind & 1))
+			continue;
+		for (unsigned i = 0; i < d->nrows; i++)
+			if (d->w->rows[i].pod == of->pod) {
+				d->w->checks[i].doubted = true;
+				scale_row(d, i, (double)of->is.scale[kind]);
+			}
+	}
+}
+
+/* May the answer be compared with what is known now? Else the counter that says why not. */
+static enum stats_id why_unchecked(const struct deciding *d, const struct pod *p)
+{
+	if (!d->in->exact)
+		return STATS_CHECK_TEXT;
+	if (d->in->several)
+		return STATS_CHECK_REQUEST;
+	if (p->spec.ranks > 1 || pod_role(p) != ROLE_BOTH)
+		return STATS_CHECK_POD; /* which rank will it be; what came from another pod counts as cached */
+	return atomic_load(&p->index_live) ? STATS_N : STATS_CHECK_EVENTS;
+}
+
+static void prepare_checks(struct deciding *d)
+{
+	for (unsigned i = 0; i < d->nrows; i++) {
+		uint32_t block = d->s->samples[d->w->rows[i].pod].block_size;
+		struct check *k = &d->w->checks[i];
+
+		if (!block)
+			block = atomic_load_explicit(&d->pods[i]->event_block, memory_order_relaxed);
+		k->block = block ? block : BLOCK_ASSUMED;
+		k->why_not = why_unchecked(d, d->pods[i]);
+		k->guessed = d->w->rows[i].matched >= k->sure + k->block;
+		k->queued = d->w->rows[i].waiting > 0;
+	}
+	if (d->in->exact)
+		doubt(d);
+	for (unsigned i = 0; i < d->nrows; i++)
+		d->live |= atomic_load(&d->pods[i]->index_live) && !d->w->checks[i].doubted;
 }
 
 static void match(struct deciding *d)
@@ -159,11 +221,13 @@ static void match(struct deciding *d)
 				d->hit[i] = (uint16_t)h;
 				d->bytes[i] = (uint32_t)hit->bytes;
 				d->age[i] = hit->age;
+				d->w->checks[i].sure = hit->sure;
 				if (hit->exact && hit->bytes > d->best_bytes) {
 					d->best_bytes = hit->bytes;
 					d->best_tokens = hit->tokens;
 				}
 			}
+	prepare_checks(d);
 }
 
 /* What the chosen pod's engine will use of it. A block more or less does not change the choice, so others are not
@@ -209,7 +273,7 @@ static void plan_guess(struct deciding *d, unsigned row, struct leg *leg)
 	struct pod *p = d->pods[row];
 	uint32_t q8 = atomic_load_explicit(&pool->bytes_per_token_q8, memory_order_relaxed);
 	uint64_t tokens = (uint64_t)s->num_blocks * s->block_size;
-	bool confirmed = d->in->exact && atomic_load(&p->index_live);
+	bool confirmed = d->in->exact && atomic_load(&p->index_live) && !d->w->checks[row].doubted;
 
 	leg->holder = p->holder[0];
 	leg->exact = d->in->exact;
@@ -275,6 +339,7 @@ static void explain(struct deciding *d)
 		out->cost = (float)row->cost;
 		out->ttft = row->ttft;
 		out->gap = row->gap;
+		out->doubted = d->w->checks[best].doubted;
 	}
 }
 
@@ -299,6 +364,8 @@ static void commit(struct deciding *d, const struct sched_out *out)
 						  STATS_MODE_LOAD };
 	struct request *r = d->r;
 
+	if (out->n && d->terms.mode == SCHED_PRECISE && d->w->checks[out->row[0]].doubted)
+		d->terms.mode = SCHED_APPROXIMATE;
 	stats_inc(d->w->st, counters[d->terms.mode]);
 	if (r->kind == API_CHAT && !r->pool->chat) {
 		stats_inc(d->w->st, STATS_RENDER_NONE);
@@ -315,7 +382,10 @@ static void commit(struct deciding *d, const struct sched_out *out)
 			.work = row->work,
 			.uncached = row->uncached,
 			.matched = row->matched,
+			.check = d->w->checks[out->row[i]],
 		};
+		if (d->early) /* until all of it is there */
+			leg->check.why_not = STATS_CHECK_TEXT;
 		plan_guess(d, out->row[i], leg);
 	}
 	r->d->policy = r->pool->policy->name;
@@ -450,6 +520,7 @@ static bool early_inside(struct deciding *d)
 	d->in->early.ns = d->ns;
 	d->in->early.bytes = d->bytes[out.row[0]];
 	d->in->early.age = d->age[out.row[0]];
+	d->in->early.check = d->w->checks[out.row[0]];
 	d->in->early.best_bytes = d->best_bytes;
 	d->in->early.best_tokens = d->best_tokens;
 	return true;
@@ -475,6 +546,8 @@ static void recall(struct deciding *d)
 	d->ns = d->in->early.ns;
 	d->bytes[0] = d->in->early.bytes;
 	d->age[0] = d->in->early.age;
+	d->w->checks[0] = d->in->early.check;
+	d->w->checks[0].why_not = why_unchecked(d, d->pods[0]);
 	d->best_bytes = d->in->early.best_bytes;
 	d->best_tokens = d->in->early.best_tokens;
 }
@@ -503,6 +576,8 @@ static void rest_inside(struct deciding *d)
 	settle_row(d, 0);
 	r->d->prompt_tokens = prompt_tokens(d);
 	r->d->predicted = leg->matched = d->w->rows[0].matched;
+	d->w->checks[0].queued = leg->check.queued;
+	leg->check = d->w->checks[0];
 	for (unsigned k = 0; k < r->d->nrows && !known; k++)
 		if (strcmp(r->d->rows[k].pod, leg->pod->name) == 0) {
 			r->d->rows[k].matched = leg->matched;

@@ -124,6 +124,7 @@ void decision_write(const struct decision *d, struct jw *w)
 		jw_ku64(w, "inflight", r->inflight);
 		jw_ku64(w, "waiting", r->waiting);
 		jw_knum(w, "cost", (double)r->cost);
+		jw_kbool(w, "doubted", r->doubted);
 		jw_knum(w, "recent_ttft_ms", (double)r->ttft * 1e3);
 		jw_knum(w, "recent_gap_ms", (double)r->gap * 1e3);
 		jw_end_obj(w);

@@ -26,7 +26,7 @@
 #define EARLY_MIN  (48u << 10) /* text that decides early; twice as much at each further try */
 #define EXPECT_MAX (1u << 20)  /* room taken for a prompt at once; what a client announces is not believed further */
 
-enum { OTHER, STREAM, LONG_TAIL, MODEL, SALT, SPECIAL, PROMPT, MESSAGES, TOOLS, FORBIDDEN };
+enum { OTHER, STREAM, LONG_TAIL, LOGPROBS, COUNT, PART, MODEL, SALT, SPECIAL, PROMPT, MESSAGES, TOOLS, FORBIDDEN };
 
 static const struct {
 	struct str name;
@@ -40,7 +40,12 @@ static const struct {
 	{ STR("cache_salt"), SALT },
 	{ STR("add_special_tokens"), SPECIAL },
 	{ STR("return_token_ids"), LONG_TAIL },
-	{ STR("prompt_logprobs"), LONG_TAIL },
+	{ STR("prompt_logprobs"), LOGPROBS },
+	{ STR("n"), COUNT },
+	{ STR("best_of"), COUNT },
+	{ STR("use_beam_search"), PART },
+	{ STR("echo"), PART },
+	{ STR("truncate_prompt_tokens"), PART },
 	{ STR("kv_transfer_params"), FORBIDDEN },
 	{ STR("bootstrap_host"), FORBIDDEN },
 	{ STR("bootstrap_port"), FORBIDDEN },
@@ -116,8 +121,9 @@ static int member_key(struct inspection *in, const struct json_val *key)
 		if (json_str_is(key, members[i].name)) {
 			in->member = members[i].member;
 			in->name = members[i].name.p;
-			in->late |= in->decided && in->member != STREAM && in->member != LONG_TAIL &&
-				    in->member != TOOLS && in->member != FORBIDDEN;
+			in->late |=
+				in->decided && (in->member == MODEL || in->member == SALT || in->member == SPECIAL ||
+						in->member == PROMPT || in->member == MESSAGES);
 			break;
 		}
 	if (!(in->member == PROMPT && in->kind == API_COMPLETIONS) && !(in->member == MESSAGES && in->kind == API_CHAT))
@@ -150,8 +156,16 @@ static size_t offset_of(const struct inspection *in, const struct json_val *v)
 	return (size_t)(v->raw.p - in->json.text);
 }
 
+/* null, false, or the end of something. */
+static bool is_not_set(const struct json_val *v)
+{
+	return v->kind == JSON_T_NULL || v->kind == JSON_T_FALSE || v->kind == JSON_T_CLOSE;
+}
+
 static int member_value(struct inspection *in, const struct json_val *v)
 {
+	uint64_t n;
+
 	switch (in->member) {
 	case MODEL:
 		copy_short(v, in->model, sizeof(in->model));
@@ -160,10 +174,20 @@ static int member_value(struct inspection *in, const struct json_val *v)
 		copy_short(v, in->salt, sizeof(in->salt));
 		break;
 	case STREAM:
-		in->stream |= v->kind != JSON_T_NULL && v->kind != JSON_T_FALSE && v->kind != JSON_T_CLOSE;
+		in->stream |= !is_not_set(v);
+		break;
+	case LOGPROBS: /* engines compute all of such a prompt */
+		in->several |= !is_not_set(v);
+		in->long_tail |= !is_not_set(v);
 		break;
 	case LONG_TAIL:
-		in->long_tail |= v->kind != JSON_T_NULL && v->kind != JSON_T_FALSE && v->kind != JSON_T_CLOSE;
+		in->long_tail |= !is_not_set(v);
+		break;
+	case COUNT:
+		in->several |= v->kind == JSON_T_NUM && (json_u64(v, &n) || n > 1);
+		break;
+	case PART:
+		in->several |= !is_not_set(v);
 		break;
 	case SPECIAL:
 		in->special = in->kind == API_CHAT ? v->kind == JSON_T_TRUE : v->kind != JSON_T_FALSE;
@@ -200,8 +224,10 @@ static int prompt_item(struct inspection *in, const struct json_val *v)
 		return 0;
 	}
 	in->items += v->kind != JSON_T_PART;
-	if (in->items > 1)
+	if (in->items > 1) {
+		in->several |= v->kind != JSON_T_NUM;
 		return 0;
+	}
 	if (v->kind == JSON_T_ARR)
 		in->ids_from = offset_of(in, v);
 	in->ids = v->kind == JSON_T_NUM || v->kind == JSON_T_ARR;

@@ -12,6 +12,7 @@
  *   render.c    a chat's text, by the template of its model
  *   prompt.c    the prompt's text and its hashes
  *   decide.c    candidates, match, pick, explain record
+ *   check.c     what was predicted against what the answer reports
  *   guess.c     what the index is told, and taken back when a leg fails
  *   upstream.c  a pod's connection and the pool of idle ones
  *   relay.c     the answer's carrier that always works
@@ -40,6 +41,7 @@
 #include "model/vocab.h"
 #include "sched/sched.h"
 #include "stats/stats.h"
+#include "truth/truth.h"
 
 #define PROXY_WORKERS_MAX   62 /* of QSBR_READERS: an id each, the rest is for other threads */
 #define DECISION_CANDIDATES 16
@@ -68,6 +70,7 @@ struct proxy_shared {
 	struct datapath *datapath;
 	struct proxy_pool *pools;		       /* cfg->npools */
 	struct stats *stats;			       /* a shard per worker, from shard 0 */
+	struct truth_ring *truth;		       /* one per worker */
 	struct stats_hist *ttft, *duration, *decision; /* one per worker each */
 	_Atomic int64_t memory;			       /* bytes of bodies held now, against memory.max */
 	_Atomic uint64_t no_early_until;	       /* monotonic; proxy/'s own */
@@ -93,6 +96,7 @@ struct decision_row {
 	float backlog, own, cost;
 	float score;	 /* blocks, by what they are worth where they lie */
 	float ttft, gap; /* seconds, NAN: not known */
+	bool doubted;	 /* what its events tell has not held lately */
 };
 
 struct decision {

@@ -102,6 +102,15 @@ struct prompt {
 
 enum splice { SPLICE_NOT, SPLICE_ARMED, SPLICE_ENDED };
 
+/* What was predicted for a leg, to be compared with what its answer reports. */
+struct check {
+	enum stats_id why_not; /* STATS_N: it may be compared */
+	uint32_t sure, block;  /* tokens that the pod's events say, and of a block */
+	bool guessed;	       /* what was sent to it says more than its events do */
+	bool queued;	       /* behind others that had no first token */
+	bool doubted;
+};
+
 /* A leg to try. */
 struct leg {
 	struct pod *pod; /* a reference */
@@ -112,6 +121,7 @@ struct leg {
 	bool exact;	 /* events confirm it where they flow; else it is in an LRU of */
 	uint32_t lru_chunks;
 	uint32_t from, age; /* of what it has of the prompt: chunks, and when it was said */
+	struct check check;
 };
 
 #define NO_HOLDER UINT16_MAX
@@ -223,6 +233,7 @@ struct worker {
 	struct index_hit *hits;
 	struct sched_row *rows;
 	uint32_t *row_blocks;
+	struct check *checks;		     /* of the rows */
 	struct template_work *template_work; /* made when first needed */
 	struct encoder **edges;		     /* per pool; these too */
 };
@@ -305,6 +316,7 @@ struct inspection {
 	bool decided;	/* early */
 	bool late;	/* and a member has come since that steers */
 	bool tools;	/* it has some */
+	bool several;	/* asks for several answers, or of a part of its prompt: what is reported is not of it alone */
 	bool no_text;	/* only looked through for what may not pass */
 	uint8_t member;
 	enum stats_id why;     /* opaque: the counter that says why */
@@ -316,6 +328,7 @@ struct inspection {
 		bool known;
 		uint64_t ns, best_bytes;
 		uint32_t bytes, age, best_tokens;
+		struct check check;
 	} early;
 	/* private */
 	struct worker *w;
@@ -355,6 +368,9 @@ struct refusal {
 int decide(struct request *r, struct refusal *no);
 bool decide_early(struct request *r); /* true: the rest of the body cannot change it, and legs[] are filled */
 void decide_rest(struct request *r);  /* after that: all of the body is here */
+
+/* check.c: the answer of the leg under way is whole, and has told its cached tokens (<known>) */
+void check_answer(struct request *r, bool known, uint32_t reported);
 
 /* guess.c: what the pod of the leg under way will hold, told to the index's writer */
 void guess_tell(struct request *r);

@@ -392,6 +392,7 @@ static void learn_from_usage(struct request *r)
 	stats_add(w->st, STATS_PROMPT_TOKENS, g->prompt);
 	if (r->text_bytes >= 64 && g->prompt)
 		learn_density(r->pool, (int64_t)(r->text_bytes * 256 / g->prompt));
+	check_answer(r, g->cached_known, g->cached);
 	if (g->cached_known) {
 		r->d->reported = g->cached;
 		r->d->reported_known = true;

@@ -109,8 +109,9 @@ static int worker_init(struct worker *w, struct proxy *px, unsigned id, char *er
 	w->hits = calloc(MATCH_HITS_MAX, sizeof(*w->hits));
 	w->rows = calloc(SCHED_ROWS_MAX, sizeof(*w->rows));
 	w->row_blocks = calloc(SCHED_ROWS_MAX, sizeof(*w->row_blocks));
+	w->checks = calloc(SCHED_ROWS_MAX, sizeof(*w->checks));
 	w->sched = calloc(px->sh->cfg->npools, sizeof(*w->sched));
-	if (!w->loop || !w->carrier || !w->rx || !w->hits || !w->rows || !w->row_blocks || !w->sched) {
+	if (!w->loop || !w->carrier || !w->rx || !w->hits || !w->rows || !w->row_blocks || !w->checks || !w->sched) {
 		snprintf(err, err_len, "out of memory");
 		return -ENOMEM;
 	}
@@ -160,6 +161,7 @@ static bool worker_cleanup(struct worker *w)
 	free(w->hits);
 	free(w->rows);
 	free(w->row_blocks);
+	free(w->checks);
 	free(w->sched);
 	buf_free(&w->plain);
 	buf_free(&w->spare_body);

@@ -64,6 +64,18 @@
 	X(RENDER_MEMORY, "chat_renders_total", "result=\"memory\"", "")                                          \
 	X(USAGE_SEEN, "usage_total", "seen=\"yes\"", "Answers by whether their usage was seen")                  \
 	X(USAGE_UNSEEN, "usage_total", "seen=\"no\"", "")                                                        \
+	X(CHECK_RIGHT, "prediction_checks_total", "result=\"right\"",                                            \
+	  "Answers whose cached tokens were compared with the prediction, or why they were not")                 \
+	X(CHECK_OVER, "prediction_checks_total", "result=\"over\"", "")                                          \
+	X(CHECK_UNDER, "prediction_checks_total", "result=\"under\"", "")                                        \
+	X(CHECK_UNREPORTED, "prediction_checks_total", "result=\"unreported\"", "")                              \
+	X(CHECK_EVENTS, "prediction_checks_total", "result=\"no_events\"", "")                                   \
+	X(CHECK_TEXT, "prediction_checks_total", "result=\"inexact_text\"", "")                                  \
+	X(CHECK_REQUEST, "prediction_checks_total", "result=\"request\"", "")                                    \
+	X(CHECK_POD, "prediction_checks_total", "result=\"pod\"", "")                                            \
+	X(CHECK_GUESS, "prediction_checks_total", "result=\"guess\"", "")                                        \
+	X(CHECK_QUEUED, "prediction_checks_total", "result=\"queued\"", "")                                      \
+	X(CHECK_LOST, "prediction_checks_total", "result=\"too_many\"", "")                                      \
 	X(PROMPT_TOKENS, "prompt_tokens_total", "", "Prompt tokens that engines reported")                       \
 	X(DECISION_NS, "decision_nanoseconds_total", "", "Time spent on scan, hash, look-up and pick")           \
 	X(EVENT_BATCHES, "kv_event_batches_total", "", "KV event batches applied")                               \
