@@ -195,6 +195,11 @@ bench-splice: all ## what the splice must reach, beside the relay, HAProxy and n
 	@tools/bench/run.py --bin $(OUT)/bin --only stream,first,loss,big,many,stall,life \
 		--candidates direct,kvsteer,kvsteer-tc,haproxy,nginx $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MD),--md $(MD))
 
+MINUTES ?= 11
+soak: all ## everything that can go wrong, at once (root; MINUTES=11, KVS_SEED= repeats a run); stops by itself
+	@tools/check/deps.sh
+	@selftests/e2e/chaos.py --seconds $(shell echo $$(($(MINUTES) * 60))) --streams 32 --long 30
+
 deps: ## install the missing Debian packages (root)
 	@tools/check/deps.sh dev
 
@@ -257,6 +262,6 @@ clean: ## remove .output
 
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all always help need unit bpf fuzz-bins tsan-bins check check-built demo bench bench-splice bench-index bench-bpe check-tokenizers deps fuzz fuzz-run lint \
+.PHONY: all always help need unit bpf fuzz-bins tsan-bins check check-built demo bench bench-splice soak bench-index bench-bpe check-tokenizers deps fuzz fuzz-run lint \
 	check-layers coverage compile_commands.json install clean
 -include $(shell find .output -name '*.d' 2>/dev/null)

@@ -5,6 +5,7 @@
  *   load    the client: open loop, windows, latencies; reads the CPU time of the gateway at the window's edges
  *   loss    a program on a device that loses packets
  *   soak    one idle-class spinner per CPU that counts what everything else takes
+ *   wire    a link that loses, doubles, delays and reorders; for selftests/e2e/chaos.py
  *   get     one GET, the body to stdout
  *
  * All stamps are CLOCK_MONOTONIC of one machine, in ns.
@@ -24,6 +25,7 @@ int pods_main(int argc, char **argv);
 int load_main(int argc, char **argv);
 int soak_main(int argc, char **argv);
 int loss_main(int argc, char **argv);
+int wire_main(int argc, char **argv);
 
 /* "A.B.C.D:PORT" to an address. 0, or -EINVAL. */
 int addr_parse(const char *s, struct sockaddr_storage *ret, socklen_t *ret_len);

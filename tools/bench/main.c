@@ -78,11 +78,12 @@ int main(int argc, char **argv)
 		     { "load", load_main },
 		     { "loss", loss_main },
 		     { "soak", soak_main },
+		     { "wire", wire_main },
 		     { "get", get_main } };
 
 	for (size_t i = 0; argc > 1 && i < sizeof(subs) / sizeof(subs[0]); i++)
 		if (!strcmp(argv[1], subs[i].name))
 			return subs[i].fn(argc - 1, argv + 1);
-	fprintf(stderr, "usage: kvbench pods|load|loss|soak|get ...; tools/bench/run.py drives it\n");
+	fprintf(stderr, "usage: kvbench pods|load|loss|soak|wire|get ...; tools/bench/run.py drives it\n");
 	return 2;
 }
