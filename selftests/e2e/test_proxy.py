@@ -765,6 +765,23 @@ def test_who_has_connected_before_the_drain_is_still_answered(w):
     need(g.p.wait(5) == 0, "exit status %d" % g.p.returncode)
 
 
+def test_who_waits_in_a_daemon_that_dies_is_answered_by_the_next(w):
+    """Connected, but not accepted yet, when it is killed; a rolling upgrade does the same to handshakes under way."""
+    pod = w.pod(echo)
+    g = w.gateway([pod])
+    os.kill(g.pid, signal.SIGSTOP)
+    waiting = [g.connect() for _ in range(20)]
+    for c in waiting[::2]:
+        c.send(request(PROMPT))
+    new = w.gateway([pod], port=g.addr[1])
+    os.kill(g.pid, signal.SIGKILL)
+    for c in waiting[1::2]:
+        c.send(request(PROMPT))
+    for i, c in enumerate(waiting):
+        need(c.answer().status == 200, "connection %d is not answered" % i)
+    need(new.alive(), "the second has ended: " + new.output())
+
+
 def test_a_second_daemon_serves_beside_one_that_drains(w):
     pod = w.pod(stream(40, 0.05))
     g = w.gateway([pod])

@@ -3,12 +3,14 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/bpf.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int net_addr_parse(struct str s, struct net_addr *ret)
@@ -116,6 +118,28 @@ static void keep_alive(int fd)
 	set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
 }
 
+/* What waits in a listener, or shakes hands with it, goes to another of its port when it closes: to the daemon that
+ * comes after this one. The kernel does that with net.ipv4.tcp_migrate_req for a whole host; for these sockets alone it
+ * asks a program, which leaves the choice to the kernel. Without the right to load one such connections are reset. */
+static void let_migrate(int fd)
+{
+	const struct bpf_insn pass[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = SK_PASS },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	union bpf_attr attr = { .prog_type = BPF_PROG_TYPE_SK_REUSEPORT,
+				.expected_attach_type = BPF_SK_REUSEPORT_SELECT_OR_MIGRATE,
+				.insn_cnt = sizeof(pass) / sizeof(*pass),
+				.insns = (uintptr_t)pass,
+				.license = (uintptr_t)"" };
+	int prog = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
+
+	if (prog < 0)
+		return;
+	set_int(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, prog);
+	close(prog);
+}
+
 int net_listen(const struct net_addr *a, int backlog)
 {
 	int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
@@ -132,6 +156,7 @@ int net_listen(const struct net_addr *a, int backlog)
 		close(fd);
 		return r;
 	}
+	let_migrate(fd);
 	return fd;
 }
 

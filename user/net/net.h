@@ -32,7 +32,7 @@ uint16_t net_addr_port(const struct net_addr *a);
 void net_addr_set_port(struct net_addr *a, uint16_t port);
 
 /* A listening socket with SO_REUSEADDR and SO_REUSEPORT, so that each worker has its own and a new daemon can start
- * beside an old one. */
+ * beside an old one; who waits in one that closes goes to the others. */
 int net_listen(const struct net_addr *a, int backlog);
 
 /* Start a connection with TCP_NODELAY: it is up, or has failed, at EPOLLOUT (net_error tells). */
