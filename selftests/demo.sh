@@ -490,9 +490,9 @@ check_counts()
 		say "bpftool is not installed or not made for this kernel: its view is left out."
 		return
 	fi
-	show "bpftool map dump pinned /sys/fs/bpf/kvsteer/v1/maps/kvs_pods"
-	in_gateway "$tool" -j map dump pinned /sys/fs/bpf/kvsteer/v1/maps/kvs_pods >"$RUN/map" || fail "bpftool cannot read the map"
-	in_gateway "$tool" map dump pinned /sys/fs/bpf/kvsteer/v1/maps/kvs_pods | head -n 24 | tr -s '\n\t ' ' ' | fold -w 140 | indent
+	show "bpftool map dump pinned /sys/fs/bpf/kvsteer/v2/maps/kvs_pods"
+	in_gateway "$tool" -j map dump pinned /sys/fs/bpf/kvsteer/v2/maps/kvs_pods >"$RUN/map" || fail "bpftool cannot read the map"
+	in_gateway "$tool" map dump pinned /sys/fs/bpf/kvsteer/v2/maps/kvs_pods | head -n 24 | tr -s '\n\t ' ' ' | fold -w 140 | indent
 	echo
 	[ "$(json 'len(v)' "$RUN/map")" = 3 ] || fail "the kernel counts for another number of pods than three"
 	say "The TC programs have counted each pod's bytes, packets and connections in the kernel."
@@ -728,7 +728,7 @@ if [ -n "$KEEP" ]; then
 	say "admin      http://$HOST_NET.2:9090/metrics"
 	say "CLI        $BIN/kvsteer --control $RUN/kvsteer.sock status"
 	say "log        $RUN/gateway.log; configuration $RUN/kvsteer.yaml"
-	say "bpftool    nsenter --target $(pid_of mounts) --mount --net bpftool map dump pinned /sys/fs/bpf/kvsteer/v1/maps/kvs_pods"
+	say "bpftool    nsenter --target $(pid_of mounts) --mount --net bpftool map dump pinned /sys/fs/bpf/kvsteer/v2/maps/kvs_pods"
 	say "The next make demo ends it first."
 fi
 step "demo: all of this was checked, in $SECONDS s."

@@ -13,7 +13,7 @@
 #endif
 
 #ifndef KVS_ABI
-#define KVS_ABI 1
+#define KVS_ABI 2
 #endif
 
 #define KVS_MAX_PODS	4096

@@ -24,7 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PINS "/sys/fs/bpf/kvsteer/v1"
+#define PINS "/sys/fs/bpf/kvsteer/v2"
 
 static const char *env_missing; /* why the tests of this program cannot run, NULL if they can */
 
