@@ -3,6 +3,7 @@
  */
 #include "env.h"
 
+#include <fcntl.h>
 #include <jansson.h>
 #include <linux/pkt_cls.h>
 #include <net/if.h>
@@ -258,6 +259,111 @@ static void pods_that_leave_lose_their_counts_others_keep_them(void **state)
 	datapath_close(dp, true);
 }
 
+/* The first source to speak after a restart does not know the pods of the others. */
+static void a_restart_keeps_the_counts_of_pods_that_are_named_later(void **state)
+{
+	struct datapath_counts c;
+	struct datapath_pod p;
+	struct datapath *dp;
+
+	need_env();
+	p = pod("127.0.0.1:9");
+	dp = opened(DATAPATH_ATTACH_AUTO);
+	set_pods(dp, "127.0.0.1:9", "127.0.0.1:10");
+	sh("bash -c 'exec 3<>/dev/tcp/127.0.0.1/9' 2>/dev/null; true");
+	datapath_close(dp, false);
+	dp = opened(DATAPATH_ATTACH_AUTO);
+	assert_int_equal(datapath_refresh(dp), 0);
+	set_pods(dp, "127.0.0.1:10", NULL);
+	set_pods(dp, "127.0.0.1:10", "127.0.0.1:9");
+	assert_int_equal(datapath_counts(dp, &p.addr, &c), 0);
+	assert_int_equal(c.to_pod.connections, 1);
+	datapath_close(dp, true);
+}
+
+static unsigned filters(void);
+
+/* As in a rolling upgrade, or for good: each with its own pods, on the same devices; the second with other programs. */
+static void two_share(enum datapath_attach attach)
+{
+	struct datapath_opts o = { .mode = "tc", .attach = attach };
+	unsigned kvp0 = if_nametoindex("kvp0");
+	struct datapath_counts c;
+	struct datapath_pod p;
+	struct datapath *a, *b;
+	uint32_t id;
+
+	a = opened(attach);
+	set_pods(a, "10.9.0.2:8000", "127.0.0.1:9");
+	b = datapath_open(&o, why);
+	assert_string_equal(why, "");
+	set_pods(b, "10.9.0.3:8000", NULL);
+	sh("bash -c 'exec 3<>/dev/tcp/127.0.0.1/9' 2>/dev/null; true");
+	id = pinned_id(PINS "/progs/kvs_egress", false);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(datapath_refresh(a), 0);
+		assert_true(attach == DATAPATH_CLSACT ? filters() == 2 : link_program(kvp0, "egress") == id);
+		assert_int_equal(datapath_refresh(b), 0);
+		assert_true(attach == DATAPATH_CLSACT ? filters() == 2 : link_program(kvp0, "egress") == id);
+	}
+	/* Neither the other's pods nor their counts have gone, nor a device that only the other wants. */
+	p = pod("127.0.0.1:9");
+	assert_int_equal(datapath_counts(b, &p.addr, &c), 0);
+	assert_int_equal(c.to_pod.connections, 1);
+	set_pods(a, NULL, NULL);
+	assert_int_equal(datapath_counts(b, &p.addr, &c), -ENOENT);
+	p = pod("10.9.0.3:8000");
+	assert_int_equal(datapath_counts(b, &p.addr, &c), 0);
+	assert_true(attach == DATAPATH_CLSACT ? filters() == 2 : link_program(kvp0, "egress") == id);
+	datapath_close(a, false);
+	datapath_close(b, true);
+}
+
+static void two_daemons_share_the_pins_with_tcx(void **state)
+{
+	need_env();
+	wants_tcx();
+	two_share(DATAPATH_TCX);
+}
+
+static void two_daemons_share_the_pins_with_clsact(void **state)
+{
+	need_env();
+	two_share(DATAPATH_CLSACT);
+}
+
+/* Their addresses, devices and sockets are not ours. */
+static void pins_are_one_network_namespaces_while_its_daemon_lives(void **state)
+{
+	struct datapath_opts o = { .mode = "tc" };
+	struct datapath *a, *b;
+	int home;
+
+	need_env();
+	a = opened(DATAPATH_ATTACH_AUTO);
+	home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	assert_true(home >= 0);
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	b = datapath_open(&o, why);
+	assert_non_null(b);
+	assert_false(datapath_kernel(b));
+	assert_non_null(strstr(why, "another network namespace"));
+	assert_int_equal(datapath_refresh(b), 0);
+	assert_false(datapath_kernel(b));
+	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	assert_int_equal(datapath_refresh(a), 0);
+	datapath_close(a, false);
+
+	/* When it has gone the other one takes over by itself. */
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	assert_int_equal(datapath_refresh(b), 0);
+	assert_true(datapath_kernel(b));
+	assert_string_equal(datapath_carrier(b), "tc");
+	datapath_close(b, true);
+	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	close(home);
+}
+
 static void more_pods_than_room_is_an_error_that_says_so(void **state)
 {
 	struct datapath_pod *v = calloc(KVS_MAX_PODS + 1, sizeof(*v));
@@ -492,8 +598,7 @@ static unsigned filters(void)
 {
 	char n[16];
 
-	sh_output(n, sizeof(n),
-		  "{ tc filter show dev kvp0 ingress; tc filter show dev kvp0 egress; } | grep -c kvs_pod");
+	sh_output(n, sizeof(n), "{ tc filter show dev kvp0 ingress; tc filter show dev kvp0 egress; } | grep -c kvs_");
 	return (unsigned)atoi(n);
 }
 
@@ -617,6 +722,10 @@ int main(void)
 		story(a_restart_takes_over_every_pin_and_the_counts),
 		story(the_mode_is_a_switch_at_run_time),
 		story(pods_that_leave_lose_their_counts_others_keep_them),
+		story(a_restart_keeps_the_counts_of_pods_that_are_named_later),
+		story(two_daemons_share_the_pins_with_tcx),
+		story(two_daemons_share_the_pins_with_clsact),
+		story(pins_are_one_network_namespaces_while_its_daemon_lives),
 		story(more_pods_than_room_is_an_error_that_says_so),
 		story(a_pinned_map_of_another_build_is_left_alone_and_named),
 		story(pins_of_the_splice_are_reused_and_other_flags_are_named),

@@ -51,8 +51,7 @@ const char *attach_name(enum datapath_attach how)
 
 /* --- tcx --- */
 
-/* Number of this network namespace; unique among those that live. */
-static unsigned long netns_id(void)
+unsigned long netns_id(void)
 {
 	struct stat st;
 

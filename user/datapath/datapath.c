@@ -18,6 +18,7 @@
 #include "datapath/splice_int.h"
 
 #define POD_WORDS (sizeof(struct kvs_pod_counts) / 8)
+#define SETTLE	  (60 * NS_PER_S) /* until all sources of pods have spoken: what a former daemon counted stays so long */
 
 void key_from_addr(struct kvs_pod_key *k, const struct net_addr *a)
 {
@@ -114,21 +115,26 @@ static bool mode_splices(const char *mode)
 	return !mode || strcmp(mode, "auto") == 0 || strcmp(mode, "tc") == 0;
 }
 
-/* Splices that a former daemon has left, or that one makes which still lives, need their programs, whatever the mode.
- */
-static int load(struct datapath *dp, bool splices)
+/* Do others use the splice's programs? Splices that a former daemon has left need them, and one that still lives. */
+static bool others_splice(const struct datapath *dp)
+{
+	return pins_in_use(PIN_DIR) ||
+	       (owner_others(PIN_DIR, dp->owner) && access(PIN_DIR "/progs/kvs_bind", F_OK) == 0);
+}
+
+static int load_locked(struct datapath *dp)
 {
 	char why[DATAPATH_WHY_MAX] = "";
 	int r;
 
-	if (splices || pins_in_use(PIN_DIR) || owner_any(PIN_DIR)) {
+	if (dp->wants_splices || others_splice(dp)) {
 		r = kernel_load(dp, SET_SPLICE);
 		if (!r) {
 			struct splicer *sp = splicer_new(dp);
 
 			r = sp ? 0 : -errno;
 			atomic_store(&dp->sp, sp);
-			atomic_store(&dp->on, sp && splices);
+			atomic_store(&dp->on, sp && dp->wants_splices);
 		}
 		if (!r || r == -EEXIST)
 			return r;
@@ -140,10 +146,31 @@ static int load(struct datapath *dp, bool splices)
 	return r;
 }
 
+static int load(struct datapath *dp)
+{
+	int lock = kernel_enter(dp), r;
+
+	if (lock < 0)
+		return lock;
+	r = load_locked(dp);
+	if (!r && !dp->kernel) {
+		r = devices_adopt(dp);
+		if (r)
+			why_set(dp->why, r, "cannot read what is attached: %s", strerror(-r));
+		dp->kernel = !r;
+	}
+	if (!dp->kernel) {
+		owner_close(dp->owner, dp->owner_fd);
+		dp->owner_fd = -1;
+	}
+	close(lock);
+	return r;
+}
+
 struct datapath *datapath_open(const struct datapath_opts *o, char why[DATAPATH_WHY_MAX])
 {
 	struct datapath *dp = calloc(1, sizeof(*dp));
-	int cpus, r;
+	int cpus;
 
 	if (!dp)
 		return NULL;
@@ -151,7 +178,8 @@ struct datapath *datapath_open(const struct datapath_opts *o, char why[DATAPATH_
 	programs_init(&dp->progs, SET_COUNT);
 	for (unsigned i = 0; i < MAPS; i++)
 		dp->map[i] = -1;
-	dp->pods_fd = dp->devices_fd = -1;
+	dp->pods_fd = dp->devices_fd = dp->owner_fd = -1;
+	dp->opened_at = time_mono();
 	dp->attach = o->attach;
 	dp->stall = o->stall_ns;
 	dp->retain = o->retain_ns;
@@ -165,13 +193,8 @@ struct datapath *datapath_open(const struct datapath_opts *o, char why[DATAPATH_
 		why_set(dp->why, 0, "datapath.mode is off");
 		goto out;
 	}
-	r = load(dp, mode_splices(o->mode));
-	if (!r)
-		r = devices_adopt(dp);
-	if (!r)
-		dp->kernel = true;
-	else if (!dp->why[0])
-		why_set(dp->why, r, "cannot read what is attached: %s", strerror(-r));
+	dp->wants_splices = mode_splices(o->mode);
+	load(dp);
 out:
 	memcpy(why, dp->why, sizeof(dp->why));
 	return dp;
@@ -186,6 +209,7 @@ void datapath_close(struct datapath *dp, bool unpin)
 	if (!dp)
 		return;
 	splicer_free(atomic_load(&dp->sp));
+	owner_close(dp->owner, dp->owner_fd);
 	if (unpin && dp->kernel) {
 		for (unsigned i = 0; i < dp->ndevices; i++)
 			detach_device(PIN_DIR, &dp->ours, dp->devices[i].ifindex);
@@ -223,11 +247,13 @@ const char *datapath_why(const struct datapath *dp)
 	return dp->why;
 }
 
-/* Make the keys of the map equal to <want> (sorted, unique, <n> of them); <value> is what new ones get. */
+/* Make the keys of the map equal to <want> (sorted, unique, <n> of them), or let those of others stay; <value> is what
+ * new ones get. */
 static int keys_reconcile(struct datapath *dp, int fd, const struct kvs_pod_key *want, unsigned n, unsigned room,
 			  const void *value, const char *map)
 {
 	struct kvs_pod_key key, next, *stale = calloc(room, sizeof(*stale));
+	bool keep = dp->shared || time_mono() - dp->opened_at < SETTLE;
 	unsigned nstale = 0;
 	int r = 0, more;
 
@@ -237,7 +263,7 @@ static int keys_reconcile(struct datapath *dp, int fd, const struct kvs_pod_key 
 	for (more = bpf_map_get_next_key(fd, NULL, &next); !more && nstale < room;
 	     more = bpf_map_get_next_key(fd, &key, &next)) {
 		key = next;
-		if (!n || !bsearch(&key, want, n, sizeof(key), key_cmp))
+		if (!keep && (!n || !bsearch(&key, want, n, sizeof(key), key_cmp)))
 			stale[nstale++] = key;
 	}
 	for (unsigned i = 0; i < nstale; i++)
@@ -248,6 +274,14 @@ static int keys_reconcile(struct datapath *dp, int fd, const struct kvs_pod_key 
 			r = why_set(dp->why, -errno, "cannot add entry %u of %u to %s (room for %u): %s", i + 1, n, map,
 				    room, strerror(errno));
 	return r;
+}
+
+/* Those of <was> that are not in <want>: ours no longer, whatever others do. One who wants one adds it again. */
+static void keys_leave(int fd, const struct kvs_pod_key *was, unsigned nwas, const struct kvs_pod_key *want, unsigned n)
+{
+	for (unsigned i = 0; i < nwas; i++)
+		if (!n || !bsearch(&was[i], want, n, sizeof(*want), key_cmp))
+			bpf_map_delete_elem(fd, &was[i]);
 }
 
 static int pods_reconcile(struct datapath *dp)
@@ -304,43 +338,58 @@ int datapath_set_listeners(struct datapath *dp, const struct net_addr *addrs, un
 		if (memcmp(v[i].addr.b, any4, sizeof(any4)) == 0)
 			memset(v[i].addr.b, 0, sizeof(v[i].addr.b));
 	qsort(v, unique, sizeof(*v), key_cmp);
+	if (atomic_load(&dp->sp))
+		keys_leave(dp->map[MAP_listeners], dp->listeners, dp->nlisteners, v, unique);
 	free(dp->listeners);
 	dp->listeners = v;
 	dp->nlisteners = unique;
 	return listeners_reconcile(dp);
 }
 
-int datapath_refresh(struct datapath *dp)
+static int refresh_locked(struct datapath *dp)
 {
-	int r, e;
+	int r, l, d;
 
-	if (!dp->kernel)
-		return 0;
 	dp->why[0] = '\0';
 	pins_listen();
+	programs_follow(dp);
+	dp->shared = owner_others(PIN_DIR, dp->owner);
 	r = pods_reconcile(dp);
-	e = devices_reconcile(dp);
-	return r ? r : e;
+	l = listeners_reconcile(dp);
+	d = devices_reconcile(dp);
+	return r ? r : l ? l : d;
+}
+
+int datapath_refresh(struct datapath *dp)
+{
+	int lock, r;
+
+	if (dp->away && !dp->kernel)
+		load(dp);
+	if (!dp->kernel)
+		return 0;
+	lock = pins_lock(false);
+	if (lock == -EWOULDBLOCK) /* another one starts: next time */
+		return 0;
+	r = refresh_locked(dp);
+	if (lock >= 0)
+		close(lock);
+	return r;
 }
 
 int datapath_set_mode(struct datapath *dp, const char *mode)
 {
-	bool splices = mode_splices(mode);
-	int r = 0;
+	bool splices = mode_splices(mode), off = strcmp(mode, "off") == 0;
+	int r;
 
-	if (atomic_load(&dp->sp) || (!splices && (dp->kernel || strcmp(mode, "off") == 0))) {
+	dp->wants_splices = splices;
+	dp->away &= !off;
+	if (atomic_load(&dp->sp) || (!splices && (dp->kernel || off))) {
 		atomic_store(&dp->on, splices);
 		return 0;
 	}
 	dp->why[0] = '\0';
-	r = load(dp, splices);
-	if (!r && !dp->kernel) {
-		r = devices_adopt(dp);
-		dp->kernel = !r;
-	}
-	if (r)
-		return r;
-	r = listeners_reconcile(dp);
+	r = load(dp);
 	return r ? r : datapath_refresh(dp);
 }
 
@@ -362,6 +411,10 @@ int datapath_set_pods(struct datapath *dp, const struct datapath_pod *pods, unsi
 	v = keys_of((const struct net_addr *)pods, sizeof(*pods), n, &unique);
 	if (!v)
 		return -ENOMEM;
+	if (dp->kernel)
+		keys_leave(dp->pods_fd, dp->pods, dp->npods, v, unique);
+	if (atomic_load(&dp->sp))
+		keys_leave(dp->map[MAP_pod_times], dp->pods, dp->npods, v, unique);
 	free(dp->pods);
 	dp->pods = v;
 	dp->npods = unique;

@@ -76,9 +76,15 @@ struct device {
 
 struct datapath {
 	bool kernel;
+	bool wants_splices; /* the mode that it was told */
+	bool away;	    /* another network namespace's daemon has the pins: asked for again at each refresh */
+	bool shared;	    /* another daemon lives: what we do not know of may be its */
 	bool auto_devices;
 	enum datapath_attach attach;
 	char why[DATAPATH_WHY_MAX];
+	uint64_t owner; /* who we are to others */
+	int owner_fd;	/* the lock that says that we live, -1 */
+	uint64_t opened_at;
 	struct programs progs;
 	struct ours ours;
 	int map[MAPS];		      /* -1 */
@@ -105,8 +111,11 @@ int why_set(char why[DATAPATH_WHY_MAX], int r, const char *fmt, ...) __attribute
 
 /* --- kernel.c / null.c --- */
 
-/* Load or take over: fills progs, ours, pods_fd, devices_fd; with SET_SPLICE map[] too. Doing it again with another set
- * replaces the programs where they are attached. */
+/* Become one of those who use the pins: fills owner, owner_fd. The descriptor of pins_lock, or a negative errno: -EBUSY
+ * if a daemon of another network namespace uses them. */
+int kernel_enter(struct datapath *dp);
+/* With that lock. Load or take over: fills progs, ours, pods_fd, devices_fd; with SET_SPLICE map[] too. Doing it again
+ * with another set replaces the programs where they are attached. */
 int kernel_load(struct datapath *dp, enum set set);
 
 /* --- pins.c --- */
@@ -115,11 +124,16 @@ int pins_prepare(char why[DATAPATH_WHY_MAX]); /* mounts bpffs if need be, makes 
  * sizes of the splice's maps are a matter of configuration: the pinned one's are taken over. */
 struct bpf_map;
 int pins_map_fits(int fd, struct bpf_map *m, char why[DATAPATH_WHY_MAX]);
+/* For those who change what is attached or pinned: a descriptor that has it until it is closed, -errno (-EWOULDBLOCK).
+ */
+int pins_lock(bool wait);
 void pins_remove(const char *dir);		    /* PIN_ROOT/vN with all that is in it */
 const char *program_name(enum set set, unsigned i); /* NULL: the set has none there */
 void programs_init(struct programs *p, enum set set);
 int pins_programs(const char *dir, enum set set, struct programs *ret); /* -ENOENT: one is missing */
 void programs_close(struct programs *p);
+/* Another daemon may have put its programs in the place of ours. It came later: its are ours from now on. */
+void programs_follow(struct datapath *dp);
 void pins_ours(const char *dir, struct ours *ret);
 bool is_ours(const struct ours *o, uint32_t id);
 int pins_map(const char *dir, const char *name); /* descriptor or -errno */
@@ -128,8 +142,18 @@ bool pins_in_use(const char *dir);		 /* are there connections in the splice's ma
 const char *pins_said(void);
 void pins_listen(void);
 
+/* --- owner.c --- */
+
+#define OWNERS_HERE 1U				       /* in this network namespace */
+#define OWNERS_AWAY 2U				       /* in another one */
+unsigned owner_others(const char *dir, uint64_t self); /* that live; removes the dead ones' entries */
+int owner_open(uint64_t owner);			       /* a descriptor that is held as long as we live */
+void owner_close(uint64_t owner, int fd);
+void owner_remove(const char *path); /* the folder of one */
+
 /* --- attach.c --- */
 
+unsigned long netns_id(void);	    /* of this network namespace, unique among those that live */
 const char *hook_name(enum hook h); /* "ingress" */
 const char *attach_name(enum datapath_attach how);
 

@@ -197,7 +197,7 @@ static bool device_let_go(struct datapath *dp, const struct device *d)
 
 	if (!if_indextoname(d->ifindex, name))
 		return true;
-	return !d->wanted && !(sp && ((d->client && dp->auto_devices) || device_used(sp, d->ifindex)));
+	return !d->wanted && !dp->shared && !(sp && ((d->client && dp->auto_devices) || device_used(sp, d->ifindex)));
 }
 
 int devices_reconcile(struct datapath *dp)

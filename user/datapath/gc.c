@@ -287,7 +287,7 @@ static void look_version(struct splicer *sp, unsigned long abi, uint64_t now)
 	if (i == VERSIONS_MAX)
 		return;
 	packets = rows_sum(dir);
-	if (g->versions[i].abi != abi || packets != g->versions[i].packets || owner_any(dir)) {
+	if (g->versions[i].abi != abi || packets != g->versions[i].packets || owner_others(dir, 0)) {
 		g->versions[i].abi = abi;
 		g->versions[i].packets = packets;
 		g->versions[i].since = now;
@@ -308,7 +308,7 @@ void gc_versions(struct splicer *sp, uint64_t now)
 	if (now < sp->gc->next_versions)
 		return;
 	sp->gc->next_versions = now + (sp->orphan / 2 < VERSIONS_EVERY ? sp->orphan / 2 : VERSIONS_EVERY);
-	owner_any(PIN_DIR);
+	owner_others(PIN_DIR, sp->owner);
 	d = opendir(PIN_ROOT);
 	while (d && (e = readdir(d))) {
 		unsigned long abi;

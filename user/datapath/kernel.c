@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/rand.h"
 #include "bpf/pod_tc.skel.h"
 #include "bpf/splice_tc.skel.h"
 #include "datapath/datapath_int.h"
@@ -283,6 +284,36 @@ static void maps_size(struct bpf_object *obj, uint32_t splices)
 	}
 }
 
+int kernel_enter(struct datapath *dp)
+{
+	int lock, fd;
+
+	pins_listen();
+	fd = pins_prepare(dp->why);
+	if (fd)
+		return fd;
+	lock = pins_lock(true);
+	if (lock < 0)
+		return why_set(dp->why, lock, "cannot lock %s: %s", PIN_DIR, strerror(-lock));
+	if (dp->owner_fd >= 0)
+		return lock;
+	dp->away = owner_others(PIN_DIR, 0) & OWNERS_AWAY;
+	do
+		dp->owner = rand_secret();
+	while (!dp->owner);
+	fd = dp->away ? -EBUSY : owner_open(dp->owner);
+	if (fd >= 0) {
+		dp->owner_fd = fd;
+		return lock;
+	}
+	close(lock);
+	return why_set(dp->why, fd,
+		       dp->away ? "a kvsteerd in another network namespace uses %s: each namespace needs a bpf file "
+				  "system of its own at " BPFFS
+				: "cannot make a folder in %s/owners: %s",
+		       PIN_DIR, strerror(-fd));
+}
+
 int kernel_load(struct datapath *dp, enum set set)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "kvsteer");
@@ -292,9 +323,6 @@ int kernel_load(struct datapath *dp, enum set set)
 	int r;
 
 	pins_listen();
-	r = pins_prepare(dp->why);
-	if (r)
-		return r;
 	elf = set == SET_SPLICE ? splice_tc__elf_bytes(&size) : pod_tc__elf_bytes(&size);
 	obj = bpf_object__open_mem(elf, size, &opts);
 	if (!obj)

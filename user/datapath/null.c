@@ -5,8 +5,13 @@
 
 #include "datapath/datapath_int.h"
 
-int kernel_load(struct datapath *dp, enum set set)
+int kernel_enter(struct datapath *dp)
 {
 	return why_set(dp->why, -ENOTSUP,
 		       "built without BPF: clang or bpftool was missing; install them and build again");
+}
+
+int kernel_load(struct datapath *dp, enum set set)
+{
+	return -ENOTSUP;
 }

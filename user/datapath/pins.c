@@ -11,9 +11,11 @@
 #include <bpf/libbpf.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -78,6 +80,19 @@ int pins_prepare(char why[DATAPATH_WHY_MAX])
 				       "CAP_NET_ADMIN and the right to write there",
 				       dirs[i], strerror(errno));
 	return 0;
+}
+
+int pins_lock(bool wait)
+{
+	int fd = open(PIN_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+
+	if (fd < 0)
+		return -errno;
+	if (flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB)) == 0)
+		return fd;
+	r = -errno;
+	close(fd);
+	return r;
 }
 
 /* The kernel and libbpf round a ring buffer up to a power of two of pages. */
@@ -190,6 +205,29 @@ void programs_close(struct programs *p)
 	programs_init(p, p->set);
 }
 
+void programs_follow(struct datapath *dp)
+{
+	struct programs p;
+	bool there = false, same = true;
+
+	for (enum set set = 0; set < SETS && !there; set++)
+		there = pins_programs(PIN_DIR, set, &p) == 0;
+	if (!there)
+		return;
+	for (enum hook h = 0; h < HOOKS; h++) {
+		same &= p.id[h] == dp->progs.id[h];
+		if (p.id[h] != dp->progs.id[h]) {
+			close(dp->progs.fd[h]);
+			dp->progs.fd[h] = p.fd[h];
+			dp->progs.id[h] = p.id[h];
+			p.fd[h] = -1;
+		}
+	}
+	programs_close(&p);
+	if (!same) /* what is called stays: its own maps are those of the new ones */
+		pins_ours(PIN_DIR, &dp->ours);
+}
+
 void pins_ours(const char *dir, struct ours *ret)
 {
 	char path[PIN_MAX], file[2 * PIN_MAX + 2];
@@ -259,7 +297,7 @@ void pins_remove(const char *dir)
 		while (d && (e = readdir(d))) {
 			snprintf(file, sizeof(file), "%s/%s", path, e->d_name);
 			if (e->d_name[0] != '.' && unlink(file) < 0)
-				rmdir(file); /* an owner's */
+				owner_remove(file);
 		}
 		if (d)
 			closedir(d);

@@ -125,8 +125,7 @@ enum service_count {
 struct splicer {
 	int map[MAPS]; /* of the datapath */
 	int call[CALLS];
-	uint64_t owner;
-	int owner_fd; /* holds the lock that says that we live */
+	uint64_t owner; /* the datapath's */
 	uint32_t nids;
 	uint64_t stall, retain, orphan;
 	_Atomic uint32_t gen;
@@ -247,10 +246,7 @@ void gc_versions(struct splicer *sp, uint64_t now);
 int gc_close_conn(struct splicer *sp, const struct kvs_tuple *t, bool delete_now);
 
 /* owner.c */
-int owner_open(uint64_t owner); /* a descriptor that is held as long as we live */
 bool owner_alive(const char *dir, uint64_t owner);
-bool owner_any(const char *dir); /* and removes the dead ones' entries */
-void owner_close(uint64_t owner, int fd);
 int ring_lock(void); /* a descriptor, or -errno while another has it */
 
 /* diag.c */

@@ -64,12 +64,6 @@ static int splicer_init(struct splicer *sp, struct datapath *dp)
 	sp->state = calloc(sp->nids, sizeof(*sp->state));
 	if (!sp->slots || !sp->state || ids_init(&sp->ids, sp->nids))
 		return -ENOMEM;
-	do
-		sp->owner = rand_secret();
-	while (!sp->owner);
-	sp->owner_fd = owner_open(sp->owner);
-	if (sp->owner_fd < 0)
-		return sp->owner_fd;
 	r = ids_scan(sp);
 	r = r ? r : gc_start(sp);
 	return r ? r : service_start(sp);
@@ -83,13 +77,14 @@ struct splicer *splicer_new(struct datapath *dp)
 	if (!sp)
 		return NULL;
 	sp->dp = dp;
+	sp->owner = dp->owner;
 	memcpy(sp->map, dp->map, sizeof(sp->map));
 	for (unsigned i = 0; i < CALLS; i++)
 		sp->call[i] = dp->progs.fd[HOOKS + i];
 	sp->stall = dp->stall ? dp->stall : STALL_NS;
 	sp->orphan = dp->orphan ? dp->orphan : ORPHAN_NS;
 	sp->retain = dp->retain ? dp->retain : KVS_RETAIN_SEC * NS_PER_S;
-	sp->owner_fd = sp->ring_fd = sp->wake_fd = sp->diag_fd = -1;
+	sp->ring_fd = sp->wake_fd = sp->diag_fd = -1;
 	atomic_store(&sp->gen, (uint32_t)rand_secret());
 	pthread_mutex_init(&sp->ids_lock, NULL);
 	pthread_mutex_init(&sp->strangers_lock, NULL);
@@ -110,7 +105,6 @@ void splicer_free(struct splicer *sp)
 		return;
 	service_stop(sp);
 	gc_stop(sp);
-	owner_close(sp->owner, sp->owner_fd);
 	if (sp->wake_fd >= 0)
 		close(sp->wake_fd);
 	if (sp->diag_fd >= 0)
