@@ -74,12 +74,8 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*fn)(int argc, char **argv);
-	} subs[] = { { "pods", pods_main },
-		     { "load", load_main },
-		     { "loss", loss_main },
-		     { "soak", soak_main },
-		     { "wire", wire_main },
-		     { "get", get_main } };
+	} subs[] = { { "pods", pods_main }, { "load", load_main }, { "loss", loss_main },
+		     { "soak", soak_main }, { "wire", wire_main }, { "get", get_main } };
 
 	for (size_t i = 0; argc > 1 && i < sizeof(subs) / sizeof(subs[0]); i++)
 		if (!strcmp(argv[1], subs[i].name))
