@@ -12,13 +12,13 @@ _kvsteer()
 	esac
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		--control|-m|--model|-n|--lines|--set|--template|--tokenizer-config|--repeat|--cache-dir) ((i++)) ;;
+		--control|-m|--model|-n|--lines|--set|--template|--tokenizer-config|--api|--repeat|--cache-dir) ((i++)) ;;
 		-*) ;;
 		*) if [ -z "$object" ]; then object=${COMP_WORDS[i]}; elif [ -z "$verb" ]; then verb=${COMP_WORDS[i]}; fi ;;
 		esac
 	done
 	case $cur in
-	-*) object=-; verb=; words='--control --json --model --lines --rst --set --template --tokenizer-config --repeat --time --cache-dir --decode --special --help --version' ;;
+	-*) object=-; verb=; words='--control --json --model --lines --rst --set --template --tokenizer-config --api --repeat --time --cache-dir --decode --special --help --version' ;;
 	esac
 	case $object/$verb in
 	/) words='status pod decision index config flow model bpf reload drain version completion' ;;

@@ -105,6 +105,8 @@ def wants_parts(tree):
 # --- the request as the template gets it
 TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal", "thinking": "thinking"}
 MEDIA = {"image_url": "image", "input_audio": "audio", "video_url": "video"}
+KNOWN = ("audio_embeds audio_url closed data file image_embeds image_pil image_url input_audio name prompt_cache_breakpoint refusal text thinking type "
+         "uuid video_embeds video_url").split()
 BILLING = "x-anthropic-billing-header"
 
 
@@ -125,10 +127,12 @@ def content_of(message, parts):
             if not parts:
                 raise Refused("media in a string")
             out.append({"type": MEDIA[p["type"]]})
+        elif p["type"] == "tool_reference":
+            out.append({"type": "tool_reference", "name": p.get("name")} if parts else {"text": p["name"]})
         elif p["type"] not in TEXTS:
             raise Refused("type of a part")
         elif p.get(TEXTS[p["type"]]) is not None:
-            out.append({"type": "text", "text": p[TEXTS[p["type"]]]})
+            out.append({"type": "text", "text": p[TEXTS[p["type"]]], **{k: v for k, v in p.items() if k not in KNOWN}})
     if parts and not (message["role"] == "tool" and all("text" in p for p in out)):
         return out
     return "\n".join(p["text"] for p in out if parts or p["text"])
@@ -163,16 +167,20 @@ def message_of(m, parts):
 def tool_of(tool):
     f = tool["function"]
     kept = {"name": f["name"], "description": f.get("description"), "parameters": f.get("parameters")}
-    if f.get("strict") is not None:
-        kept["strict"] = f["strict"]
-    return {"type": tool.get("type", "function"), "function": kept}
+    kept.update({k: f[k] for k in ("strict", "defer_loading") if f.get(k) is not None})
+    outer = {"defer_loading": tool["defer_loading"]} if tool.get("defer_loading") is not None else {}
+    return {"type": tool.get("type", "function"), "function": {**kept, **{k: v for k, v in outer.items() if k not in kept}}, **outer}
+
+
+def tokens_of(config):
+    return {k: v["content"] if isinstance(v, dict) else v for k, v in config.items() if k.endswith("_token") and v is not None}
 
 
 def variables_of(request, config):
     kwargs = request.get("chat_template_kwargs") or {}
     if "chat_template" in kwargs or "tokenize" in kwargs or request.get("tools") == []:
         raise Refused("validation")
-    out = {k: v["content"] if isinstance(v, dict) else v for k, v in config.items() if k.endswith("_token") and v is not None}
+    out = tokens_of(config)
     out["tools"] = [tool_of(t) for t in request["tools"]] if request.get("tools") else None
     own = {"add_generation_prompt": True, **some(request, "add_generation_prompt", "documents", "reasoning_effort")}
     if request.get("reasoning_effort") is not None and "enable_thinking" not in kwargs:
@@ -201,15 +209,25 @@ def compiled(source, now):
     return env.from_string(source), wants_parts(env.parse(source))
 
 
-def render(source, request, config, now):
+def load(source, now):
     try:
-        template, parts = compiled(source, now)
+        return compiled(source, now)
     except Exception as e:
         raise Refused("load: %s" % e)
-    messages = merge_developers([message_of(m, parts) for m in request["messages"]], source)
-    variables = variables_of(request, config)
+
+
+def render(source, request, config, now):
+    template, parts = load(source, now)
+    messages = [message_of(m, parts) for m in request["messages"]]
+    return finish(source, template, messages, {**variables_of(request, config), **some(request, "continue_final_message")})
+
+
+def finish(source, template, messages, variables):
+    messages = merge_developers(messages, source)
     last = None
-    if request.get("continue_final_message"):
+    if variables.pop("continue_final_message", False):
+        if messages[-1]["content"] == [] or "content" not in source:
+            raise Refused("nothing to continue")
         if variables.get("add_generation_prompt"):
             raise Refused("both")
         holder = messages[-1] if isinstance(messages[-1]["content"], str) else messages[-1]["content"][-1]
@@ -226,3 +244,42 @@ def render(source, request, config, now):
     if at < 0 or last.strip() not in text:
         raise Refused("cut")
     return text[:at] if text.startswith(MARK, at) else text[:at].rstrip()
+
+
+# --- requests of other APIs, made chat requests by vLLM 0.32 (recorded)
+def system_first(source):
+    """Does vLLM move system messages to the front for this template? It tries, with a plain jinja2."""
+    env = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
+    try:
+        env.from_string(source).render(messages=[{"role": r, "content": "t"} for r in ("system", "user") * 2], add_generation_prompt=False)
+        return False
+    except Exception:
+        return True
+
+
+def none_is_low(source, config):
+    def of(effort):
+        try:
+            return render(source, {"messages": [{"role": "user", "content": "Hi"}], "reasoning_effort": effort}, config, 0)
+        except Refused:
+            return None
+    none = of("none")
+    return none is None or none in [of(e) for e in ("low", "medium", "high", "xhigh", "max")]
+
+
+@functools.lru_cache(maxsize=None)
+def habits(source, config):
+    return system_first(source), none_is_low(source, json.loads(config))
+
+
+def render_recorded(source, case, config, now):
+    if "string" not in case:
+        raise Refused("by the engine")
+    template, parts = load(source, now)
+    first, low = habits(source, json.dumps(config))
+    case = {**case, **(case.get("merged", {}) if first else {}), **(case.get("low", {}) if low else {})}
+    messages = case["openai" if parts else "string"]
+    if not messages:
+        raise Refused("no messages")
+    variables = {"add_generation_prompt": True, **{k: v for k, v in case.get("kwargs", {}).items() if v is not None and v != "auto"}}
+    return finish(source, template, json.loads(json.dumps(messages)), {**tokens_of(config), "tools": None, **variables})

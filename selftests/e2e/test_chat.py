@@ -77,6 +77,13 @@ def exact(r):
     need(r.mode == "precise" and r.predicted == r.reported, "%r" % r)
 
 
+def predicted(g, path, body):
+    """What is said of a request that kvsim does not know how to answer."""
+    a = g.post(dict({"model": "m", "max_tokens": 40}, **body), path, ["x-kvsteer-explain: 1"])
+    need(a.status == 404 and b"Not Found" in a.body, "status %d: %s" % (a.status, a.body[:300]))
+    return json.loads(a.headers["x-kvsteer-decision"])
+
+
 def renders(g, result):
     return g.metric("chat_renders_total{result=\"%s\"" % result)
 
@@ -120,6 +127,71 @@ def test_parts_of_content_are_joined_as_the_engine_does(w):
     need(r.mode == "precise" and r.predicted > 350, "%r" % r)
 
 
+def test_messages_of_anthropics_api_are_the_chat_that_the_engine_makes_of_them(w):
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, chatml()))
+    system, first, answer, second = text(200), text(100), text(80), text(120)
+    r = Asked(g, [say("system", system), say("user", first), say("assistant", answer), say("user", "a\nb"), say("user", second)])
+    settle(g, pods)
+    header = {"type": "text", "text": "x-anthropic-billing-header: cch=%d" % rng.random()}
+    body = {"messages": [say("user", first), say("assistant", [{"type": "text", "text": answer}]),
+                         say("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), say("user", second)]}
+    whole = (r.tokens - 1) // BLOCK * BLOCK
+    for system in system, [header, {"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]:
+        for body in {"system": system, **body}, {**body, "system": system}:
+            why = predicted(g, "/v1/messages", body)
+            need(why["mode"] == "precise" and why["predicted_tokens"] == whole, "%r, not %d" % (why, whole))
+    need(renders(g, "exact") == 5, "%d were rendered" % renders(g, "exact"))
+    body["messages"][0]["content"] = [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}]
+    need(predicted(g, "/v1/messages", body)["mode"] == "approximate" and renders(g, "media") == 1, "a picture")
+
+
+def test_responses_are_the_chat_that_the_engine_makes_of_them(w):
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, chatml()))
+    system, first, answer, second = text(200), text(100), text(80), text(120)
+    r = Asked(g, [say("system", system), say("user", first), say("assistant", answer), say("user", second)])
+    settle(g, pods)
+    body = {"instructions": system, "input": [
+        say("user", first), {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": answer}]},
+        say("user", [{"type": "input_text", "text": second}])]}
+    why = predicted(g, "/v1/responses", body)
+    need(why["mode"] == "precise" and why["predicted_tokens"] == (r.tokens - 1) // BLOCK * BLOCK, "%r, not %d" % (why, r.tokens))
+    r = Asked(g, [say("user", first)])
+    settle(g, pods)
+    why = predicted(g, "/v1/responses", {"input": first})
+    need(why["mode"] == "precise" and why["predicted_tokens"] == (r.tokens - 1) // BLOCK * BLOCK, "%r, not %d" % (why, r.tokens))
+
+
+def test_what_an_engine_has_kept_of_an_earlier_response_is_not_guessed(w):
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, chatml()))
+    for known in False, True:
+        why = predicted(g, "/v1/responses", {"input": text(400), **({"previous_response_id": "resp_1"} if known else {"previous_response_id": None})})
+        need(why["mode"] == ("load" if known else "precise"), "%r" % why)
+    need(g.metric("opaque_total{reason=\"engine_state\"") == 1 and renders(g, "exact") == 1, "not counted")
+
+
+def test_without_a_template_other_apis_are_matched_by_what_the_client_sent(w):
+    pods = [w.pod(lambda c, r: (r.read_body(), c.reply(b"{}")), ip) for ip in ("127.0.0.7", "127.0.0.8", "127.0.0.9")]
+    g = w.gateway(pods, pool="model-path: " + model(w))
+    turns = [say("user", text(3000)), say("assistant", text(800)), say("user", text(300))]
+    more = turns + [say("assistant", text(200)), say("user", text(100))]
+    for path, body, longer in (("/v1/messages", {"system": text(400), "messages": turns}, {"messages": more}),
+                               ("/v1/messages", {"messages": turns, "system": [{"type": "text", "text": text(400)}]}, {"messages": more}),
+                               ("/v1/responses", {"input": turns}, {"input": more}),
+                               ("/v1/responses", {"instructions": text(4000), "input": text(100)}, {"input": text(200)})):
+        asked = []
+        for b in body, {**body, **longer}:
+            a = g.post(dict({"model": "m"}, **b), path, ["x-kvsteer-explain: 1"])
+            asked.append((a.headers["x-kvsteer-pod"], json.loads(a.headers["x-kvsteer-decision"])))
+            time.sleep(0.05)
+        (first, cold), (second, warm) = asked
+        need(cold["mode"] == warm["mode"] == "approximate", "%s: %r" % (path, warm))
+        need(cold["predicted_tokens"] == 0 and warm["predicted_tokens"] > 300 and first == second, "%s: %r" % (path, asked))
+    need(renders(g, "no_template") == 8, "%d were counted" % renders(g, "no_template"))
+
+
 def test_the_template_of_the_configuration_wins(w):
     """The engine's --chat-template; the directory's would give another text."""
     pods = [w.sim(ip="127.0.0.3")]
@@ -145,6 +217,27 @@ def test_the_tokenizers_configuration_may_hold_the_template(w):
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
     r = Asked(g, chat, tools=[tool])
     need(r.mode == "approximate" and renders(g, "raised") == 1, "%r" % r)
+    # A response's empty list of tools is none to the engine; one of the engine's own tools is a list, though an empty one.
+    for tools, mode in ([], "precise"), ([{"type": "web_search"}], "approximate"):
+        why = predicted(g, "/v1/responses", {"input": chat, "tools": tools})
+        need(why["mode"] == mode, "%r: %r" % (tools, why))
+
+
+def test_a_response_has_the_special_token_in_front_that_a_chat_has_not(w):
+    """vLLM tokenizes what a template made for a response as it does a prompt of completions."""
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, chatml(), tokenizer_config={"add_bos_token": True, "bos_token": "Z"}))
+    said = text(300)
+    text_of_it = "<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n" % said
+    with lib.Conn((pods[0].ip, pods[0].port)) as c:
+        c.send(lib.request({"model": "m", "prompt": "Z" + text_of_it, "max_tokens": 1}))
+        need(c.answer().status == 200, "not answered")
+    settle(g, pods)
+    why = predicted(g, "/v1/responses", {"input": said})
+    need(why["mode"] == "precise" and why["predicted_tokens"] == len(text_of_it.encode()) // BLOCK * BLOCK, "%r" % why)
+    r = Asked(g, [say("user", said)])
+    exact(r)
+    need(r.reported == 0, "%r" % r)
 
 
 def test_what_the_template_refuses_is_the_engines_to_answer(w):

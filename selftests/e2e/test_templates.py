@@ -70,14 +70,16 @@ class Judge:
             f.write(data.encode())
         return path
 
-    def one(self, name, template, config, request, now, want):
+    def one(self, name, template, config, request, now, want, api="chat"):
         self.texts += want is not None
-        r = subprocess.run([KVSTEER, "model", "render", "--template", template, "--tokenizer-config", config, request],
+        r = subprocess.run([KVSTEER, "model", "render", "--template", template, "--tokenizer-config", config, "--api", api, request],
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20, env={**os.environ, "KVS_FAKE_TIME": str(now)})
         if r.returncode == 0 and r.stdout == want or r.returncode in (3, 4) and (want is None or ADDRESS.search(want)) and r.stderr:
             self.seen["equal"] += 1
         elif r.returncode in (3, 4) and r.stderr:
             self.seen["refused"] += 1
+            if os.environ.get("V"):
+                print("# %s: %s" % (name, r.stderr.decode().strip()))
         else:
             at = next((i for i, (a, b) in enumerate(zip(want or b"", r.stdout)) if a != b), 0)
             self.wrong.append("%s: exit %d, at byte %d: %r, not %r" % (name, r.returncode, at, r.stdout[max(0, at - 40):at + 60],
@@ -119,6 +121,48 @@ def own(folder):
 
 def test_templates_in_the_styles_of_the_families_render_as_in_jinja2(w):
     compare(own(DATA))
+
+
+DUMP = ("{# content #}{{ messages }}|{{ tools }}|{{ tools is none }}{{ add_generation_prompt }}{{ documents }}|{{ reasoning_effort }}{{ enable_thinking }}"
+        "{{ bos_token }}{{ a is defined }}{{ b is defined }}{{ x }}{{ c }}")
+DUMPS = {
+    "dump": DUMP,
+    "dump-parts": "{% if zero %}{% for m in messages %}{% for p in m.content %}{% endfor %}{% endfor %}{% endif %}" + DUMP,
+    "dump-developer": DUMP + "{% if messages[0].role == 'developer' %}!{% endif %}",
+    "system-first": "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('no') }}{% endif %}{% endfor %}" + DUMP,
+    "dated": "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% endif %}" + DUMP,
+    "dated-always": "{{ strftime_now('%Y') }}" + DUMP,
+    "generation": DUMP + "{% generation %}{{ messages[0] }}{% endgeneration %}",
+    "no-effort": "{{ messages }}{{ tools }}",
+    "late-effort": "{{ reasoning_effort if messages[-1].content != 'Hi' }}{{ messages }}",
+    "efforts": "{% if reasoning_effort == 'none' %}{{ raise_exception('never') }}{% endif %}" + DUMP,
+}
+
+
+def test_requests_of_other_apis_render_as_vllm_makes_chats_of_them(w):
+    """apis.json: what vLLM 0.32's own code made of each (make_apis.py beside it)."""
+    with open(os.path.join(DATA, "apis.json")) as f:
+        cases = json.load(f)
+    templates = {**DUMPS, **own(DATA)}
+    with tempfile.TemporaryDirectory(prefix="kvs-apis-") as d, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        judge = Judge(d)
+        config = judge.file("config", json.dumps(CONFIGS["plain"]))
+        bodies = {c["api"] + c["name"]: judge.file("%(api)s-%(name)s" % c, json.dumps(c["request"])) for c in cases}
+        runs = []
+        for name, source in templates.items():
+            path = judge.file("template-" + name, source)
+            for c in cases:
+                try:
+                    want = reference.render_recorded(source, c, CONFIGS["plain"], NOW).encode()
+                except reference.Refused:
+                    want = None
+                if want is None and c.get("refused", "").split(":")[0] in ("ValidationError", "media"):
+                    continue  # the engine says 400, and what we would have rendered is nobody's; of media there is more than the text
+                runs.append(pool.submit(judge.one, "%s/%s/%s" % (name, c["api"], c["name"]), path, config, bodies[c["api"] + c["name"]], NOW, want,
+                                        c["api"]))
+        for r in runs:
+            r.result()
+    judge.verdict(0.01)
 
 
 def test_random_templates_render_as_in_jinja2(w):

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Any bytes as a chat request, through a template of each kind of content: it ends with a text or a reason.
+ * Any bytes as a request of each API, through a template of each kind of content: it ends with a text or a reason.
  */
 #include <stdlib.h>
 
@@ -42,9 +42,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!templates[0])
 		compile_once();
 	w = template_work_new();
-	for (int i = 0; w && i < 2; i++) {
+	for (int i = 0; w && i < 6; i++) {
 		size_t n = 0;
-		int r = chat_render(templates[i], w, &in, (struct template_sink){ count, &n }, &err);
+		int r;
+
+		in.api = (enum chat_api)(i / 2);
+		r = chat_render(templates[i & 1], w, &in, (struct template_sink){ count, &n }, &err);
 
 		if (r != TEMPLATE_OK && !err.text[0])
 			abort();

@@ -53,8 +53,8 @@ static void expect(bool sse, const struct row *rows, size_t n)
 			const struct usage *u = &w.usage, *v = &rows[i].want;
 
 			if (u->seen != v->seen || u->cached_known != v->cached_known || u->prompt != v->prompt ||
-			    u->completion != v->completion || u->cached != v->cached || w.events != rows[i].events ||
-			    w.done != rows[i].done)
+			    u->completion != v->completion || u->cached != v->cached || u->created != v->created ||
+			    w.events != rows[i].events || w.done != rows[i].done)
 				fail_msg("%s by %zu: seen %d, prompt %u, completion %u, cached %u (%d), events %u, "
 					 "done %d",
 					 rows[i].name, cut, u->seen, u->prompt, u->completion, u->cached,
@@ -64,7 +64,7 @@ static void expect(bool sse, const struct row *rows, size_t n)
 
 static void usage_is_seen_in_every_legal_framing(void **state)
 {
-	static const struct usage yes = { true, true, 40, 2, 32 }, no = { 0 };
+	static const struct usage yes = { true, true, 40, 2, 32, 0 }, no = { 0 };
 	static const struct row rows[] = {
 		{ "as engines send it", STR(EVENT "data: {\"choices\":[]," USAGE40 "}\n\ndata: [DONE]\n\n"), yes, 3,
 		  true },
@@ -98,7 +98,7 @@ static void usage_is_seen_in_every_legal_framing(void **state)
 		  no, 2, false },
 		{ "a number is not joined across lines",
 		  STR("data: {\"usage\":{\"prompt_tokens\":4\ndata: 0}}\n\n"),
-		  { true, false, 4, 0, 0 },
+		  { true, false, 4, 0, 0, 0 },
 		  1,
 		  false },
 		{ "done as text",
@@ -114,44 +114,44 @@ static void usage_counts_wherever_it_stands(void **state)
 {
 	static const struct usage no = { 0 };
 	static const struct row rows[] = {
-		{ "last member", STR("{\"id\":\"c\"," USAGE40 "}"), { true, true, 40, 2, 32 }, 0, false },
+		{ "last member", STR("{\"id\":\"c\"," USAGE40 "}"), { true, true, 40, 2, 32, 0 }, 0, false },
 		{ "members behind it",
 		  STR("{" USAGE40 ",\"prompt_token_ids\":[0,1,2],\"kv_transfer_params\":{\"a\":[[0]]}}"),
-		  { true, true, 40, 2, 32 },
+		  { true, true, 40, 2, 32, 0 },
 		  0,
 		  false },
 		{ "blanks everywhere",
 		  STR("{ \"usage\" :\n\t{ \"prompt_tokens\" : 40 ,\r\n \"completion_tokens\" : 2\n, "
 		      "\"prompt_tokens_details\" : { \"cached_tokens\" : 32 } } }"),
-		  { true, true, 40, 2, 32 },
+		  { true, true, 40, 2, 32, 0 },
 		  0,
 		  false },
 		{ "details null",
 		  STR("{\"usage\":{\"prompt_tokens\":5,\"total_tokens\":21,\"completion_tokens\":16,"
 		      "\"prompt_tokens_details\":null,\"completion_tokens_details\":null}}"),
-		  { true, false, 5, 16, 0 },
+		  { true, false, 5, 16, 0, 0 },
 		  0,
 		  false },
 		{ "cached 0 is known",
 		  STR("{\"usage\":{\"prompt_tokens_details\":{\"cached_tokens\":0},\"prompt_tokens\":5}}"),
-		  { true, true, 5, 0, 0 },
+		  { true, true, 5, 0, 0, 0 },
 		  0,
 		  false },
 		{ "cached null",
 		  STR("{\"usage\":{\"prompt_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":null}}}"),
-		  { true, false, 5, 0, 0 },
+		  { true, false, 5, 0, 0, 0 },
 		  0,
 		  false },
 		{ "cached in other details only",
 		  STR("{\"usage\":{\"prompt_tokens\":5,\"completion_tokens_details\":{\"cached_tokens\":9,"
 		      "\"prompt_tokens\":7},\"cached_tokens\":8}}"),
-		  { true, false, 5, 0, 0 },
+		  { true, false, 5, 0, 0, 0 },
 		  0,
 		  false },
 		{ "cached deeper than its place",
 		  STR("{\"usage\":{\"prompt_tokens\":5,\"prompt_tokens_details\":{\"x\":{\"cached_tokens\":9},"
 		      "\"y\":[1,{\"cached_tokens\":8}]}}}"),
-		  { true, false, 5, 0, 0 },
+		  { true, false, 5, 0, 0, 0 },
 		  0,
 		  false },
 		{ "Responses API",
@@ -159,25 +159,26 @@ static void usage_counts_wherever_it_stands(void **state)
 		      "\"input_tokens_details\":{\"cached_tokens\":8,\"input_tokens_per_turn\":[9]},\"output_tokens\":"
 		      "3,"
 		      "\"output_tokens_details\":{\"reasoning_tokens\":1}}}}"),
-		  { true, true, 9, 3, 8 },
+		  { true, true, 9, 3, 8, 0 },
 		  0,
 		  false },
 		{ "Anthropic, two objects",
-		  STR("{\"message\":{\"usage\":{\"input_tokens\":9,\"cache_read_input_tokens\":4,\"output_tokens\":1}}}"
-		      "{\"type\":\"message_delta\",\"usage\":{\"output_tokens\":25}}"),
-		  { true, true, 9, 25, 4 },
+		  STR("{\"message\":{\"usage\":{\"input_tokens\":9,\"cache_read_input_tokens\":4,\"cache_creation_"
+		      "input_tokens\":7,"
+		      "\"output_tokens\":1}}}{\"type\":\"message_delta\",\"usage\":{\"output_tokens\":25}}"),
+		  { true, true, 9, 25, 4, 7 },
 		  0,
 		  false },
 		{ "the last one counts",
 		  STR("{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}"
 		      "{" USAGE40 "}"
 		      "{\"usage\":null}"),
-		  { true, true, 40, 2, 32 },
+		  { true, true, 40, 2, 32, 0 },
 		  0,
 		  false },
 		{ "what is known stays known",
 		  STR("{" USAGE40 "}{\"usage\":{\"prompt_tokens\":40,\"completion_tokens\":3}}"),
-		  { true, true, 40, 3, 32 },
+		  { true, true, 40, 3, 32, 0 },
 		  0,
 		  false },
 		{ "null", STR("{\"usage\":null}"), no, 0, false },
@@ -195,7 +196,7 @@ static void usage_counts_wherever_it_stands(void **state)
 		  no, 0, false },
 		{ "near misses before it",
 		  STR("{\"usa\":1,\"\":2,\"us\":\"usa\",\"u\":\"\"," USAGE40 "}"),
-		  { true, true, 40, 2, 32 },
+		  { true, true, 40, 2, 32, 0 },
 		  0,
 		  false },
 		{ "as generated text",
@@ -203,7 +204,7 @@ static void usage_counts_wherever_it_stands(void **state)
 		  0, false },
 		{ "text that ends in a backslash",
 		  STR("{\"content\":\"\\\\\"," USAGE40 "}"),
-		  { true, true, 40, 2, 32 },
+		  { true, true, 40, 2, 32, 0 },
 		  0,
 		  false },
 		{ "text that begins with it", STR("{\"content\":\"usage\\\":{\\\"prompt_tokens\\\":1}\"}"), no, 0,
@@ -212,36 +213,36 @@ static void usage_counts_wherever_it_stands(void **state)
 		{ "key that ends with it", STR("{\"a\\\"usage\":{\"prompt_tokens\":1}}"), no, 0, false },
 		{ "strings with braces inside",
 		  STR("{\"usage\":{\"x\":\"}{]\\\"}\",\"prompt_tokens\":5,\"y\\\\\":\"\\\\\"}}"),
-		  { true, false, 5, 0, 0 },
+		  { true, false, 5, 0, 0, 0 },
 		  0,
 		  false },
 		{ "keys that are too long",
 		  STR("{\"usage\":{\"cache_read_input_tokens_\":1,\"prompt_tokens_that_are_not_prompt_tokens\":2,"
 		      "\"prompt_\\u0074okens\":3,\"prompt_tokens\":4}}"),
-		  { true, false, 4, 0, 0 },
+		  { true, false, 4, 0, 0, 0 },
 		  0,
 		  false },
 		{ "cached behind other details",
 		  STR("{\"usage\":{\"prompt_tokens\":5,\"prompt_tokens_details\":{\"x\":{\"y\":1},\"z\":[1],\"cached_"
 		      "tokens\":"
 		      "4}}}"),
-		  { true, true, 5, 0, 4 },
+		  { true, true, 5, 0, 4, 0 },
 		  0,
 		  false },
 		{ "an escape is part of its key",
 		  STR("{\"usage\":{\"prompt_tokens\":5,\"\\nprompt_tokens\":6,\"prompt_tokens\\n\":7}}"),
-		  { true, false, 5, 0, 0 },
+		  { true, false, 5, 0, 0, 0 },
 		  0,
 		  false },
 		{ "no integers",
 		  STR("{\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1.5,\"cache_read_input_tokens\":-1}}"),
-		  { true, false, 5, 0, 0 },
+		  { true, false, 5, 0, 0, 0 },
 		  0,
 		  false },
 		{ "exponent", STR("{\"usage\":{\"prompt_tokens\":5e3}}"), no, 0, false },
 		{ "beyond 32 bits",
 		  STR("{\"usage\":{\"prompt_tokens\":4294967296,\"completion_tokens\":18446744073709551621}}"),
-		  { true, false, UINT32_MAX, UINT32_MAX, 0 },
+		  { true, false, UINT32_MAX, UINT32_MAX, 0, 0 },
 		  0,
 		  false },
 		{ "unfinished", STR("{\"usage\":{\"prompt_tokens\":5"), no, 0, false },

@@ -26,6 +26,7 @@ enum cli_flag {
 	FLAG_CACHE = 256,
 	FLAG_DECODE = 512,
 	FLAG_SPECIAL = 1024,
+	FLAG_API = 2048,
 };
 
 #define CLI_SET_MAX 64
@@ -39,6 +40,7 @@ struct cli {
 	unsigned nset;	   /* --set */
 	const char *set[CLI_SET_MAX];
 	const char *template, *tokenizer_config; /* files; NULL: none */
+	const char *api;			 /* NULL: chat */
 	unsigned repeat;			 /* --repeat */
 	bool time;				 /* --time */
 	const char *cache;			 /* --cache-dir */

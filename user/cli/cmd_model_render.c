@@ -67,7 +67,19 @@ static int raised(const struct cli *c, const struct template_error *err)
 	return EXIT_RAISED;
 }
 
-static int render(const struct cli *c, const struct template *t, const struct chat_in *in)
+static int api_of(const struct cli *c, enum chat_api *ret)
+{
+	static const char *const names[] = { "chat", "messages", "responses" };
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!c->api || strcmp(c->api, names[i]) == 0) {
+			*ret = (enum chat_api)i;
+			return CLI_OK;
+		}
+	return cli_fail(c, CLI_USAGE, "--api %s: none of chat, messages, responses", c->api);
+}
+
+static int render(const struct cli *c, const struct template *t, struct chat_in *in)
 {
 	struct template_work *w = template_work_new();
 	double *ms = calloc(c->repeat, sizeof(*ms));
@@ -76,6 +88,8 @@ static int render(const struct cli *c, const struct template *t, const struct ch
 	size_t bytes = 0;
 	int r = -ENOMEM;
 
+	if (w && in->api == CHAT_MESSAGES)
+		in->habits = chat_habits_find(t, w, in->tokens);
 	if (w && ms)
 		r = chat_render(t, w, in, (struct template_sink){ append, &text }, &err);
 	for (unsigned i = 0; r == TEMPLATE_OK && c->time && i < c->repeat; i++) {
@@ -120,10 +134,14 @@ int model_render(struct cli *c, int argc, char **argv)
 	struct template_error err;
 	struct template *t = NULL;
 	struct chat_in in = { 0 };
+	enum chat_api api = CHAT_COMPLETIONS;
 	int r;
 
 	if (!c->template)
 		return cli_fail(c, CLI_USAGE, "--template FILE is needed");
+	r = api_of(c, &api);
+	if (r)
+		return r;
 	r = cli_read_file(c, c->template, FILE_MAX, &source);
 	if (r == CLI_OK)
 		r = load_tokens(c, &config, &tokens);
@@ -137,7 +155,7 @@ int model_render(struct cli *c, int argc, char **argv)
 		r = EXIT_REFUSED;
 		goto out;
 	}
-	in = (struct chat_in){ .request = buf_str(&request), .tokens = tokens };
+	in = (struct chat_in){ .request = buf_str(&request), .api = api, .tokens = tokens };
 	set_clock(&in);
 	r = render(c, t, &in);
 out:

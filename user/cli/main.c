@@ -35,6 +35,7 @@ static const struct {
 	{ "--set KEY=VALUE", "as kvsteerd's; may be repeated", FLAG_SET },
 	{ "--template FILE", "a chat template", FLAG_TEMPLATE },
 	{ "--tokenizer-config FILE", "the model's tokenizer_config.json", FLAG_TOKENIZER_CONFIG },
+	{ "--api NAME", "chat (the default), messages or responses: whose request it is", FLAG_API },
 	{ "--repeat N", "do it so many times", FLAG_REPEAT },
 	{ "--time", "say how long it took, on standard error", FLAG_TIME },
 	{ "--cache-dir DIR", "where compiled tokenizers are (" CACHE_DEFAULT ")", FLAG_CACHE },
@@ -167,6 +168,7 @@ int main(int argc, char **argv)
 		{ "set", required_argument, NULL, 's' },
 		{ "template", required_argument, NULL, 't' },
 		{ "tokenizer-config", required_argument, NULL, 'k' },
+		{ "api", required_argument, NULL, 'A' },
 		{ "repeat", required_argument, NULL, 'p' },
 		{ "time", no_argument, NULL, 'T' },
 		{ "cache-dir", required_argument, NULL, 'C' },
@@ -222,6 +224,10 @@ int main(int argc, char **argv)
 		case 'k':
 			c.tokenizer_config = optarg;
 			flags |= FLAG_TOKENIZER_CONFIG;
+			break;
+		case 'A':
+			c.api = optarg;
+			flags |= FLAG_API;
 			break;
 		case 'p':
 			if (!lines_of(optarg, &c.repeat) || !c.repeat)

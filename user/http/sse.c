@@ -29,7 +29,7 @@
 
 enum { BOM, NAME, BLANK, DATA, SKIP };
 enum { FIND, COLON, OPEN, ITEM, STRING, STRING_ESC, WORD };
-enum { NONE, PROMPT, COMPLETION, CACHED, DETAILS, CACHED_IN_DETAILS };
+enum { NONE, PROMPT, COMPLETION, CACHED, CREATED, DETAILS, CACHED_IN_DETAILS };
 
 #define NO_MARK 0xff
 
@@ -114,6 +114,7 @@ static uint8_t which_member(const struct usage_watch *w)
 		{ { "completion_tokens", 17 }, COMPLETION },   { { "output_tokens", 13 }, COMPLETION },
 		{ { "prompt_tokens_details", 21 }, DETAILS },  { { "input_tokens_details", 20 }, DETAILS },
 		{ { "cache_read_input_tokens", 23 }, CACHED }, { { "cached_tokens", 13 }, CACHED_IN_DETAILS },
+		{ { "cache_creation_input_tokens", 27 }, CREATED },
 	};
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
@@ -127,7 +128,7 @@ static void take_number(struct usage_watch *w)
 	uint32_t n = w->number > UINT32_MAX ? UINT32_MAX : (uint32_t)w->number;
 	unsigned m = NONE;
 
-	if (w->depth == 1 && w->member >= PROMPT && w->member <= CACHED)
+	if (w->depth == 1 && w->member >= PROMPT && w->member <= CREATED)
 		m = w->member;
 	else if (w->depth == 2 && w->parent == DETAILS && w->member == CACHED_IN_DETAILS)
 		m = CACHED;
@@ -153,6 +154,8 @@ static void take_usage(struct usage_watch *w)
 		u->cached = w->value[CACHED - PROMPT];
 		u->cached_known = true;
 	}
+	if (w->have & 1u << CREATED)
+		u->created = w->value[CREATED - PROMPT];
 }
 
 /* One byte between the tokens of the usage object. */

@@ -15,6 +15,7 @@ struct usage {
 	 * number, in this object or, where it says nothing, in an earlier one of the same answer */
 	bool cached_known;
 	uint32_t prompt, completion, cached;
+	uint32_t created; /* cache_creation_input_tokens */
 };
 
 struct usage_watch {
@@ -37,8 +38,8 @@ struct usage_watch {
 	uint8_t parent; /* and which one the value at depth 2 is part of */
 	uint8_t have;	/* which of <value> were found in this object */
 	uint8_t key_len;
-	char key[24];
-	uint32_t value[3];
+	char key[28];
+	uint32_t value[4];
 	uint64_t number;
 };
 

@@ -12,46 +12,6 @@
 #define HEADER "x-anthropic-billing-header"
 #define S(lit) val_strn(lit, sizeof(lit) - 1)
 
-struct chat {
-	const struct chat_in *in;
-	bool parts;
-	struct val messages, tools, documents, kwargs, add_prompt, go_on, effort;
-};
-
-/* --- helpers --- */
-
-static struct val get(struct run *r, struct val d, struct str key)
-{
-	struct val *v = d.t == V_DICT ? dict_find_str(r, d.dict, key) : NULL;
-
-	return v ? val_force(r, v) : val_of(V_MISSING);
-}
-
-static bool absent(struct val v)
-{
-	return v.t == V_MISSING || v.t == V_NONE;
-}
-
-static void put(struct run *r, struct val d, struct str key, struct val v)
-{
-	dict_put_str(r, d.dict, key, v);
-}
-
-static void copy(struct run *r, struct val to, struct val from, struct str key)
-{
-	struct val v = get(r, from, key);
-
-	if (v.t != V_MISSING)
-		put(r, to, key, v);
-}
-
-static struct val must_be(struct run *r, struct val v, enum vtype t, const char *what)
-{
-	if (v.t != t)
-		run_raise(r, "%s: %s", what, v.t == V_MISSING ? "is missing" : "has the wrong type");
-	return v;
-}
-
 /* The texts of a list that are not empty (or all), with <sep> between them. */
 static struct val join_texts(struct run *r, struct val list, struct val sep, bool skip_empty)
 {
@@ -93,13 +53,69 @@ static const char *media_kind(struct val kind)
 	return NULL;
 }
 
-static struct val text_part(struct run *r, struct val text)
+/* Members of a part that the engine knows; templates see the others of a text's part as they are. */
+static bool part_member(struct val key)
+{
+	static const char *const table[] = { "audio_embeds",
+					     "audio_url",
+					     "closed",
+					     "data",
+					     "file",
+					     "image_embeds",
+					     "image_pil",
+					     "image_url",
+					     "input_audio",
+					     "name",
+					     "prompt_cache_breakpoint",
+					     "refusal",
+					     "text",
+					     "thinking",
+					     "type",
+					     "uuid",
+					     "video_embeds",
+					     "video_url" };
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		if (val_is(key, str_of(table[i])))
+			return true;
+	return false;
+}
+
+static struct val text_part(struct run *r, struct val part, struct val text)
 {
 	struct val p = dict_new(r, 2);
 
 	put(r, p, STR("type"), S("text"));
 	put(r, p, STR("text"), text);
+	for (uint32_t i = 0; part.t == V_DICT && i < part.dict->n; i++)
+		if (!part_member(part.dict->at[i].k))
+			dict_put(r, p.dict, part.dict->at[i].k, part.dict->at[i].v);
 	return p;
+}
+
+static void add_media(struct run *r, const struct chat *c, const char *kind, struct val *out)
+{
+	struct val p = dict_new(r, 1);
+
+	if (c->in->media)
+		*c->in->media = true;
+	if (!c->parts)
+		run_raise(r, "the text of a media part depends on the model, not on the template");
+	put(r, p, STR("type"), val_strn(kind, strlen(kind)));
+	out->at[out->n++] = p;
+}
+
+static void add_reference(struct run *r, const struct chat *c, struct val part, struct val *out)
+{
+	struct val name = get(r, part, STR("name")), p = dict_new(r, 2);
+
+	if (!c->parts) {
+		out->at[out->n++] = must_be(r, name, V_STR, "name of a tool_reference");
+		return;
+	}
+	put(r, p, STR("type"), S("tool_reference"));
+	put(r, p, STR("name"), name.t == V_MISSING ? val_of(V_NONE) : name);
+	out->at[out->n++] = p;
 }
 
 /* A client's billing line changes with each request; the engine takes it out. False: nothing is left. */
@@ -128,14 +144,11 @@ static void add_part(struct run *r, const struct chat *c, struct val part, bool 
 		kind = get(r, part, STR("type"));
 		media = media_kind(kind);
 		if (media) {
-			if (c->in->media)
-				*c->in->media = true;
-			struct val p = dict_new(r, 1);
-
-			if (!c->parts)
-				run_raise(r, "the text of a media part depends on the model, not on the template");
-			put(r, p, STR("type"), val_strn(media, strlen(media)));
-			out->at[out->n++] = p;
+			add_media(r, c, media, out);
+			return;
+		}
+		if (val_is(kind, STR("tool_reference"))) {
+			add_reference(r, c, part, out);
 			return;
 		}
 		member = text_member(kind);
@@ -150,7 +163,7 @@ static void add_part(struct run *r, const struct chat *c, struct val part, bool 
 	} else if (system && !without_header(&text)) {
 		return;
 	}
-	out->at[out->n++] = c->parts ? text_part(r, text) : text;
+	out->at[out->n++] = c->parts ? text_part(r, part, text) : text;
 }
 
 static struct val content(struct run *r, const struct chat *c, struct val v, bool system)
@@ -198,25 +211,26 @@ static struct val arguments(struct run *r, struct val v)
 	return v.t == V_DICT ? v : dict_new(r, 0);
 }
 
-static struct val tool_call(struct run *r, struct val from)
+static struct val tool_call(struct run *r, const struct chat *c, struct val from)
 {
-	struct val c = dict_new(r, 3), f = dict_new(r, 2), function, kind;
+	struct val call = dict_new(r, 3), f = dict_new(r, 2), function, kind;
 
 	must_be(r, from, V_DICT, "an entry of tool_calls");
 	function = must_be(r, get(r, from, STR("function")), V_DICT, "function of a tool call");
 	kind = get(r, from, STR("type"));
 	if (kind.t != V_MISSING && !val_is(kind, STR("function")))
 		run_raise(r, "only tool calls of type function");
-	copy(r, f, function, STR("arguments"));
+	if (!c->own) /* the API's layer sorts members */
+		copy(r, f, function, STR("arguments"));
 	copy(r, f, function, STR("name"));
 	put(r, f, STR("arguments"), arguments(r, get(r, function, STR("arguments"))));
-	copy(r, c, from, STR("id"));
-	put(r, c, STR("function"), f);
-	copy(r, c, from, STR("type"));
-	return c;
+	copy(r, call, from, STR("id"));
+	put(r, call, STR("function"), f);
+	copy(r, call, from, STR("type"));
+	return call;
 }
 
-static void put_tool_calls(struct run *r, struct val out, struct val m)
+static void put_tool_calls(struct run *r, const struct chat *c, struct val out, struct val m)
 {
 	struct val v = get(r, m, STR("tool_calls")), list;
 
@@ -225,7 +239,7 @@ static void put_tool_calls(struct run *r, struct val out, struct val m)
 	must_be(r, v, V_LIST, "tool_calls");
 	list = val_list(r, V_LIST, v.n);
 	for (uint32_t i = 0; i < v.n; i++)
-		list.at[i] = tool_call(r, val_force(r, &v.at[i]));
+		list.at[i] = tool_call(r, c, val_force(r, &v.at[i]));
 	put(r, out, STR("tool_calls"), list);
 }
 
@@ -263,7 +277,7 @@ static struct val message(struct run *r, const struct chat *c, struct val m)
 	put(r, out, STR("role"), role);
 	put(r, out, STR("content"), content(r, c, said, val_is(role, STR("system"))));
 	if (val_is(role, STR("assistant"))) {
-		put_tool_calls(r, out, m);
+		put_tool_calls(r, c, out, m);
 		reasoning = get(r, m, STR("reasoning"));
 		if (absent(reasoning))
 			reasoning = get(r, m, STR("reasoning_content"));
@@ -280,8 +294,14 @@ static struct val message(struct run *r, const struct chat *c, struct val m)
 		copy(r, out, m, STR("name"));
 	if (get(r, m, STR("task")).t == V_STR)
 		copy(r, out, m, STR("task"));
-	if (val_is(role, STR("developer")))
-		put(r, out, STR("tools"), developer_tools(r, get(r, m, STR("tools"))));
+	if (val_is(role, STR("developer"))) {
+		struct val own = get(r, m, STR("tools"));
+
+		if (c->own)
+			put(r, out, STR("tools"), own.t == V_MISSING ? val_of(V_NONE) : own);
+		else
+			put(r, out, STR("tools"), developer_tools(r, own));
+	}
 	return out;
 }
 
@@ -355,32 +375,51 @@ static struct val all_messages(struct run *r, const struct chat *c)
 
 /* --- tools and variables --- */
 
-static struct val tools(struct run *r, struct val from)
+static struct val flag(struct run *r, struct val of, struct str key)
 {
-	struct val list;
+	struct val v = get(r, of, key);
+
+	if (!absent(v) && v.t != V_BOOL)
+		run_unsure(r, "%.*s of a tool is not true or false", (int)key.n, key.p);
+	return v;
+}
+
+static struct val tool(struct run *r, struct val t)
+{
+	struct val f, g = dict_new(r, 5), d = dict_new(r, 3), kind = get(r, t, STR("type")), own, outer;
+
+	f = must_be(r, get(r, t, STR("function")), V_DICT, "function of a tool");
+	put(r, g, STR("name"), must_be(r, get(r, f, STR("name")), V_STR, "name of a tool"));
+	put(r, g, STR("description"), val_of(V_NONE));
+	copy(r, g, f, STR("description"));
+	put(r, g, STR("parameters"), val_of(V_NONE));
+	copy(r, g, f, STR("parameters"));
+	own = flag(r, f, STR("strict"));
+	if (!absent(own))
+		put(r, g, STR("strict"), own);
+	own = flag(r, f, STR("defer_loading"));
+	outer = flag(r, t, STR("defer_loading"));
+	if (!absent(own) || !absent(outer))
+		put(r, g, STR("defer_loading"), absent(own) ? outer : own);
+	put(r, d, STR("type"), kind.t == V_MISSING ? S("function") : kind);
+	put(r, d, STR("function"), g);
+	if (!absent(outer))
+		put(r, d, STR("defer_loading"), outer);
+	return d;
+}
+
+static struct val tools(struct run *r, const struct chat *c)
+{
+	struct val list, from = c->tools;
 
 	if (absent(from))
 		return val_of(V_NONE);
 	must_be(r, from, V_LIST, "tools");
-	if (from.n == 0)
+	if (from.n == 0 && c->in->api == CHAT_COMPLETIONS)
 		run_raise(r, "tools must not be an empty array");
 	list = val_list(r, V_LIST, from.n);
-	for (uint32_t i = 0; i < from.n; i++) {
-		struct val t = must_be(r, val_force(r, &from.at[i]), V_DICT, "a tool"), d = dict_new(r, 2);
-		struct val f = must_be(r, get(r, t, STR("function")), V_DICT, "function of a tool"), g = dict_new(r, 4);
-		struct val kind = get(r, t, STR("type"));
-
-		put(r, g, STR("name"), must_be(r, get(r, f, STR("name")), V_STR, "name of a tool"));
-		put(r, g, STR("description"), val_of(V_NONE));
-		copy(r, g, f, STR("description"));
-		put(r, g, STR("parameters"), val_of(V_NONE));
-		copy(r, g, f, STR("parameters"));
-		if (!absent(get(r, f, STR("strict"))))
-			copy(r, g, f, STR("strict"));
-		put(r, d, STR("type"), kind.t == V_MISSING ? S("function") : kind);
-		put(r, d, STR("function"), g);
-		list.at[i] = d;
-	}
+	for (uint32_t i = 0; i < from.n; i++)
+		list.at[i] = tool(r, must_be(r, val_force(r, &from.at[i]), V_DICT, "a tool"));
 	return list;
 }
 
@@ -418,7 +457,7 @@ static struct val variables(struct run *r, const struct chat *c)
 
 	for (unsigned i = 0; k && i < k->n; i++)
 		put(r, vars, k->at[i].name, val_strn(k->at[i].text.p, k->at[i].text.n));
-	put(r, vars, STR("tools"), tools(r, c->tools));
+	put(r, vars, STR("tools"), tools(r, c));
 	if (!absent(c->kwargs))
 		must_be(r, c->kwargs, V_DICT, "chat_template_kwargs");
 	for (uint32_t i = 0; c->kwargs.t == V_DICT && i < c->kwargs.dict->n; i++) {
@@ -487,22 +526,45 @@ static struct val cut(struct run *r, struct val text, struct val last)
 
 /* --- the request --- */
 
+/* A member that changes the prompt in a way that is not known here. */
+static void refuse_member(struct run *r, struct str name, struct val v)
+{
+	if (absent(v))
+		return;
+	if (str_eq(name, STR("prompt")))
+		run_raise(r, "prompts of the engine's own are not supported");
+	run_unsure(r, "%.*s is not null", (int)name.n, name.p);
+}
+
 static void read_request(struct run *r, struct chat *c)
 {
+	enum { CHAT = 1 << CHAT_COMPLETIONS, MESSAGES = 1 << CHAT_MESSAGES, RESPONSES = 1 << CHAT_RESPONSES };
 	const struct {
 		struct str key;
-		struct val *to;
+		struct val *to; /* NULL: must not be there */
+		unsigned apis;
 	} members[] = {
-		{ STR("messages"), &c->messages },
-		{ STR("tools"), &c->tools },
-		{ STR("documents"), &c->documents },
-		{ STR("chat_template_kwargs"), &c->kwargs },
-		{ STR("add_generation_prompt"), &c->add_prompt },
-		{ STR("continue_final_message"), &c->go_on },
-		{ STR("reasoning_effort"), &c->effort },
+		{ STR("messages"), &c->messages, CHAT | MESSAGES },
+		{ STR("tools"), &c->tools, CHAT | MESSAGES | RESPONSES },
+		{ STR("documents"), &c->documents, CHAT },
+		{ STR("chat_template_kwargs"), &c->kwargs, CHAT | MESSAGES | RESPONSES },
+		{ STR("add_generation_prompt"), &c->add_prompt, CHAT },
+		{ STR("continue_final_message"), &c->go_on, CHAT },
+		{ STR("reasoning_effort"), &c->effort, CHAT },
+		{ STR("chat_template"), NULL, CHAT },
+		{ STR("truncate_prompt_tokens"), NULL, CHAT },
+		{ STR("system"), &c->system, MESSAGES },
+		{ STR("thinking"), &c->thinking, MESSAGES },
+		{ STR("output_config"), &c->output, MESSAGES },
+		{ STR("input"), &c->input, RESPONSES },
+		{ STR("instructions"), &c->instructions, RESPONSES },
+		{ STR("reasoning"), &c->reasoning, RESPONSES },
+		{ STR("previous_response_id"), NULL, RESPONSES },
+		{ STR("prompt"), NULL, RESPONSES },
 	};
 	struct json_val k, v;
 	struct json_in in;
+	struct val value;
 
 	json_in_start(r, &in, c->in->request);
 	if (json_value(&in.j, &v) || v.kind != JSON_T_OBJ)
@@ -511,14 +573,18 @@ static void read_request(struct run *r, struct chat *c)
 		size_t i;
 
 		for (i = 0; i < sizeof(members) / sizeof(members[0]); i++)
-			if (json_str_is(&k, members[i].key))
+			if (members[i].apis >> c->in->api & 1 && json_str_is(&k, members[i].key))
 				break;
 		if (i == sizeof(members) / sizeof(members[0])) {
 			json_skip(&in.j, &v, NULL);
 			continue;
 		}
-		*members[i].to = json_to_val(r, &in, &v);
-		val_force(r, members[i].to);
+		value = json_to_val(r, &in, &v);
+		val_force(r, &value);
+		if (members[i].to)
+			*members[i].to = value;
+		else
+			refuse_member(r, members[i].key, value);
 	}
 	if (json_end(&in.j))
 		run_raise(r, "the request is no JSON object");
@@ -531,7 +597,13 @@ static void run_chat(struct run *r, void *ctx)
 	struct out o;
 
 	read_request(r, &c);
+	if (c.in->api == CHAT_MESSAGES)
+		chat_from_messages(r, &c);
+	else if (c.in->api == CHAT_RESPONSES)
+		chat_from_responses(r, &c);
 	vars = variables(r, &c);
+	if (c.in->by_tools && c.in->tools == absent(get(r, vars, STR("tools"))))
+		run_unsure(r, "the template was chosen as if there were %s tools", c.in->tools ? "some" : "no");
 	messages = all_messages(r, &c);
 	go_on = get(r, vars, STR("continue_final_message"));
 	if (go_on.t == V_MISSING || !val_truth(r, go_on)) {

@@ -17,6 +17,7 @@
 struct chat_model {
 	struct template *plain, *tools; /* for requests without and with tools */
 	struct chat_tokens *tokens;
+	struct chat_habits habits;
 };
 
 /* Engines render these by code (vLLM 0.32, SGLang): the prefix of config.json's model_type. */
@@ -219,11 +220,34 @@ static int load(struct chat_model *m, const char *dir, const char *file, char *w
 	return r;
 }
 
+static uint8_t either(uint8_t a, uint8_t b)
+{
+	return a == CHAT_YES || b == CHAT_YES		? CHAT_YES
+	       : a == CHAT_UNKNOWN || b == CHAT_UNKNOWN ? CHAT_UNKNOWN
+							: CHAT_NO;
+}
+
+static int find_habits(struct chat_model *m)
+{
+	struct template_work *w = template_work_new();
+
+	if (!w)
+		return -ENOMEM;
+	m->habits = chat_habits_find(m->plain, w, m->tokens);
+	if (m->tools)
+		m->habits.system_first =
+			either(m->habits.system_first, chat_habits_find(m->tools, w, m->tokens).system_first);
+	template_work_free(w);
+	return 0;
+}
+
 struct chat_model *chat_model_load(const char *dir, const char *file, char *why, size_t why_len)
 {
 	struct chat_model *m = zalloc(sizeof(*m));
 	int r = m ? load(m, dir, file, why, why_len) : fail(ENOMEM, why, why_len, "", strerror(ENOMEM));
 
+	if (r == 0)
+		r = find_habits(m);
 	if (r == 0)
 		return m;
 	chat_model_free(m);
@@ -245,5 +269,8 @@ int chat_model_render(const struct chat_model *m, bool tools, struct template_wo
 		      struct template_sink sink, struct template_error *ret_err)
 {
 	in->tokens = m->tokens;
+	in->habits = m->habits;
+	in->by_tools = m->tools;
+	in->tools = tools;
 	return chat_render(tools && m->tools ? m->tools : m->plain, w, in, sink, ret_err);
 }

@@ -174,6 +174,11 @@ char *run_bytes(struct run *r, size_t n)
 	return p;
 }
 
+static bool is_added(struct str name)
+{
+	return str_eq(name, STR("raise_exception")) || str_eq(name, STR("strftime_now"));
+}
+
 void run_template(struct run *r, struct val variables)
 {
 	const struct template *t = r->t;
@@ -185,7 +190,7 @@ void run_template(struct run *r, struct val variables)
 		r->globals[i] = val_of(V_MISSING);
 		if (v)
 			r->globals[i] = val_force(r, v);
-		else
+		else if (!r->plain || !is_added(t->globals[i]))
 			template_func_find(t->globals[i], &r->globals[i]);
 	}
 	r->act = act_new(r, &t->fn, NULL);

@@ -447,6 +447,7 @@ struct run {
 	const struct node *where;
 	int64_t now;
 	bool utc;
+	bool plain; /* without what transformers adds to jinja2: names of functions */
 	enum template_result result;
 	struct template_error *err;
 	jmp_buf *fail;

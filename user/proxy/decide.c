@@ -367,7 +367,7 @@ static void commit(struct deciding *d, const struct sched_out *out)
 	if (out->n && d->terms.mode == SCHED_PRECISE && d->w->checks[out->row[0]].doubted)
 		d->terms.mode = SCHED_APPROXIMATE;
 	stats_inc(d->w->st, counters[d->terms.mode]);
-	if (r->kind == API_CHAT && !r->pool->chat) {
+	if (api_is_chat(r->kind) && !r->pool->chat) {
 		stats_inc(d->w->st, STATS_RENDER_NONE);
 		atomic_store_explicit(&r->pool->chats_approximate, true, memory_order_relaxed);
 	}
@@ -408,7 +408,7 @@ static int settle_text(struct deciding *d)
 		r->text_bytes = in->prompt.text.len;
 		return e;
 	}
-	if (in->kind == API_CHAT && r->pool->chat)
+	if (api_is_chat(in->kind) && r->pool->chat)
 		render_chat(d->w, in, r->pool);
 	r->text_bytes = in->exact ? in->prompt.text.len - in->prompt.prefix : 0;
 	e = prompt_set_prefix(d->w, &in->prompt,
@@ -498,7 +498,7 @@ static bool early_inside(struct deciding *d)
 	if (find_route(d, mask, &pool, &no) || !d->route)
 		return false;
 	r->pool = &w->sh->pools[pool];
-	if (d->in->kind == API_CHAT && r->pool->chat)
+	if (api_is_chat(d->in->kind) && r->pool->chat)
 		return false; /* a template may put what comes last at the front */
 	if (r->data_bytes + r->body_left > r->pool->cfg->body ||
 	    atomic_load_explicit(&r->pool->queued, memory_order_relaxed) >= r->pool->cfg->queue)

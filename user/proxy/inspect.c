@@ -2,9 +2,10 @@
  *
  * One walk over the body while it arrives: what steers it is read, the rest is skipped and validated.
  *
- * Completions: the text is the prompt itself, as the engine tokenizes it. Chat: the text is a canonical form of the
- * messages, which is equal where the messages are equal; it matches what this gateway has sent before, not what engines
- * announce. Where the model's template is known, render.c puts its text in place of it when the body is whole.
+ * Completions: the text is the prompt itself, as the engine tokenizes it. Chat, Anthropic's messages, OpenAI's
+ * responses: the text is a canonical form of the messages, which is equal where the messages are equal; it matches what
+ * this gateway has sent before, not what engines announce. Where the model's template is known, render.c puts its text
+ * in place of it when the body is whole.
  *
  * Tokens are told apart by their level, the number of containers around them: members of the body stand at level 1,
  * the prompts or messages of a list at level 2, the members of a message at level 3.
@@ -21,37 +22,65 @@
 #define MARK_MESSAGE "\x01"
 #define MARK_MEMBER  "\x02"
 #define MARK_RAW     "\x03"
+#define MARK_NAME    "\x04"
 
 #define HASH_AT	   4096	       /* bytes that have gathered: few calls, and all of them still near */
 #define EARLY_MIN  (48u << 10) /* text that decides early; twice as much at each further try */
 #define EXPECT_MAX (1u << 20)  /* room taken for a prompt at once; what a client announces is not believed further */
 
-enum { OTHER, STREAM, LONG_TAIL, LOGPROBS, COUNT, PART, MODEL, SALT, SPECIAL, PROMPT, MESSAGES, TOOLS, FORBIDDEN };
+enum {
+	OTHER,
+	STREAM,
+	LONG_TAIL,
+	LOGPROBS,
+	COUNT,
+	PART,
+	MODEL,
+	SALT,
+	SPECIAL,
+	PROMPT,
+	MESSAGES,
+	TOOLS,
+	STATE,
+	FORBIDDEN
+};
+enum {
+	COMPLETION = 1 << API_COMPLETIONS,
+	CHAT = 1 << API_CHAT,
+	MESSAGE = 1 << API_MESSAGES,
+	RESPONSE = 1 << API_RESPONSES,
+	ALL = 0xff,
+};
 
 static const struct {
 	struct str name;
 	uint8_t member;
+	uint8_t kinds; /* of bodies that have it */
 } members[] = {
-	{ STR("model"), MODEL },
-	{ STR("prompt"), PROMPT },
-	{ STR("messages"), MESSAGES },
-	{ STR("stream"), STREAM },
-	{ STR("tools"), TOOLS },
-	{ STR("cache_salt"), SALT },
-	{ STR("add_special_tokens"), SPECIAL },
-	{ STR("return_token_ids"), LONG_TAIL },
-	{ STR("prompt_logprobs"), LOGPROBS },
-	{ STR("n"), COUNT },
-	{ STR("best_of"), COUNT },
-	{ STR("use_beam_search"), PART },
-	{ STR("echo"), PART },
-	{ STR("truncate_prompt_tokens"), PART },
-	{ STR("kv_transfer_params"), FORBIDDEN },
-	{ STR("bootstrap_host"), FORBIDDEN },
-	{ STR("bootstrap_port"), FORBIDDEN },
-	{ STR("bootstrap_room"), FORBIDDEN },
-	{ STR("disaggregated_params"), FORBIDDEN },
-	{ STR("ec_transfer_params"), FORBIDDEN },
+	{ STR("model"), MODEL, ALL },
+	{ STR("prompt"), PROMPT, COMPLETION },
+	{ STR("messages"), MESSAGES, CHAT | MESSAGE },
+	{ STR("system"), MESSAGES, MESSAGE },
+	{ STR("input"), MESSAGES, RESPONSE },
+	{ STR("instructions"), MESSAGES, RESPONSE },
+	{ STR("previous_response_id"), STATE, RESPONSE },
+	{ STR("stream"), STREAM, ALL },
+	{ STR("tools"), TOOLS, ALL },
+	{ STR("cache_salt"), SALT, ALL },
+	{ STR("add_special_tokens"), SPECIAL, COMPLETION | CHAT },
+	{ STR("return_token_ids"), LONG_TAIL, ALL },
+	{ STR("prompt_logprobs"), LOGPROBS, ALL },
+	{ STR("n"), COUNT, ALL },
+	{ STR("best_of"), COUNT, ALL },
+	{ STR("use_beam_search"), PART, ALL },
+	{ STR("echo"), PART, ALL },
+	{ STR("truncate_prompt_tokens"), PART, ALL },
+	{ STR("kv_transfer_params"), FORBIDDEN, ALL },
+	{ STR("bootstrap_host"), FORBIDDEN, ALL },
+	{ STR("bootstrap_port"), FORBIDDEN, ALL },
+	{ STR("bootstrap_room"), FORBIDDEN, ALL },
+	{ STR("disaggregated_params"), FORBIDDEN, ALL },
+	{ STR("ec_transfer_params"), FORBIDDEN, ALL },
 };
 
 struct inspection *inspection_new(struct worker *w, enum api_kind kind, uint64_t expect)
@@ -62,7 +91,8 @@ struct inspection *inspection_new(struct worker *w, enum api_kind kind, uint64_t
 		return NULL;
 	in->w = w;
 	in->kind = kind;
-	in->special = kind == API_COMPLETIONS; /* templates write them themselves */
+	/* Templates write them themselves; that of a response gets them all the same. */
+	in->special = kind == API_COMPLETIONS || kind == API_RESPONSES;
 	in->early_at = EARLY_MIN;
 	in->expect = expect < EXPECT_MAX ? (size_t)expect : EXPECT_MAX;
 	json_start(&in->json);
@@ -114,11 +144,11 @@ static void copy_next(struct inspection *in)
 
 static int member_key(struct inspection *in, const struct json_val *key)
 {
-	int e;
+	int e = 0;
 
 	in->member = OTHER;
 	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
-		if (json_str_is(key, members[i].name)) {
+		if (members[i].kinds >> in->kind & 1 && json_str_is(key, members[i].name)) {
 			in->member = members[i].member;
 			in->name = members[i].name.p;
 			in->late |=
@@ -126,10 +156,14 @@ static int member_key(struct inspection *in, const struct json_val *key)
 						in->member == PROMPT || in->member == MESSAGES);
 			break;
 		}
-	if (!(in->member == PROMPT && in->kind == API_COMPLETIONS) && !(in->member == MESSAGES && in->kind == API_CHAT))
+	if (in->member != PROMPT && in->member != MESSAGES)
 		return 0;
-	e = begin_text(in);
-	if (in->member == PROMPT)
+	if (in->member == PROMPT || in->kind == API_CHAT || !in->prompt.text.len)
+		e = begin_text(in);
+	/* Of the other kinds several members make the text, each marked by its name. */
+	if (in->member == MESSAGES && in->kind != API_CHAT)
+		e = e ? e : put(in, MARK_NAME, 1) ? -ENOMEM : put(in, in->name, strlen(in->name));
+	if (in->kind != API_CHAT)
 		copy_next(in);
 	return e;
 }
@@ -193,15 +227,17 @@ static int member_value(struct inspection *in, const struct json_val *v)
 		in->special = in->kind == API_CHAT ? v->kind == JSON_T_TRUE : v->kind != JSON_T_FALSE;
 		break;
 	case TOOLS:
-		in->tools = v->kind != JSON_T_NULL;
+		/* An empty list is none to a response: take() sees what is in it. */
+		in->tools = in->kind == API_RESPONSES ? v->kind == JSON_T_CLOSE && in->tools : v->kind != JSON_T_NULL;
+		break;
+	case STATE:
+		in->state = v->kind != JSON_T_NULL;
 		break;
 	case FORBIDDEN:
 		if (v->kind != JSON_T_NULL && v->kind != JSON_T_CLOSE)
 			in->forbidden = in->name;
 		break;
 	case PROMPT:
-		if (in->kind != API_COMPLETIONS)
-			break;
 		if (v->kind == JSON_T_ARR) {
 			copy_next(in);
 			in->ids_from = offset_of(in, v);
@@ -266,9 +302,11 @@ static int take(struct inspection *in, const struct json_val *v)
 
 	if (level == 1 && in->json.stack[1] == JSON_T_OBJ)
 		return v->kind == JSON_T_KEY ? member_key(in, v) : member_value(in, v);
-	if (in->member == PROMPT && in->kind == API_COMPLETIONS && level == 2)
+	if (in->member == PROMPT && level == 2)
 		return prompt_item(in, v);
-	if (in->member != MESSAGES || in->kind != API_CHAT || level < 2 || in->json.stack[2] != JSON_T_ARR)
+	if (in->member == TOOLS && level == 2)
+		in->tools = true;
+	if (in->member != MESSAGES || level < 2 || in->json.stack[2] != JSON_T_ARR)
 		return 0;
 	if (level == 2 && v->kind == JSON_T_OBJ)
 		return put(in, MARK_MESSAGE, 1);
@@ -302,7 +340,7 @@ void inspection_feed(struct inspection *in, struct str body, bool whole)
 
 bool inspection_may_be_early(struct inspection *in)
 {
-	if (in->err || in->no_text || in->lone || in->prompt.text.len < in->early_at)
+	if (in->err || in->no_text || in->lone || in->state || in->prompt.text.len < in->early_at)
 		return false;
 	in->early_at = 2 * in->prompt.text.len;
 	return true;
@@ -312,10 +350,11 @@ void inspection_judge(struct inspection *in)
 {
 	bool text = in->prompt.text.len > in->prompt.prefix;
 
-	in->opaque = !in->whole || in->lone || (!text && !in->ids);
+	in->opaque = !in->whole || in->lone || in->state || (!text && !in->ids);
 	in->why = in->kind == API_OTHER || in->json.n == 0 ? STATS_OPAQUE_KIND
 		  : in->err				   ? STATS_OPAQUE_JSON
 		  : !in->whole				   ? STATS_OPAQUE_PARTIAL
+		  : in->state				   ? STATS_OPAQUE_STATE
 							   : STATS_OPAQUE_KIND;
 }
 

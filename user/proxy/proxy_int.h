@@ -90,7 +90,12 @@ struct upstream {
 
 enum body_state { BODY_MORE, BODY_DONE };
 
-enum api_kind { API_OTHER, API_COMPLETIONS, API_CHAT };
+enum api_kind { API_OTHER, API_COMPLETIONS, API_CHAT, API_MESSAGES, API_RESPONSES };
+
+static inline bool api_is_chat(enum api_kind k) /* a template makes its text */
+{
+	return k >= API_CHAT;
+}
 
 /* The text that an engine will tokenize, and its prefixes' hashes. */
 struct prompt {
@@ -317,6 +322,7 @@ struct inspection {
 	bool late;	/* and a member has come since that steers */
 	bool tools;	/* it has some */
 	bool several;	/* asks for several answers, or of a part of its prompt: what is reported is not of it alone */
+	bool state;	/* it goes on from what the engine has kept (previous_response_id) */
 	bool no_text;	/* only looked through for what may not pass */
 	uint8_t member;
 	enum stats_id why;     /* opaque: the counter that says why */

@@ -54,7 +54,13 @@ void render_chat(struct worker *w, struct inspection *in, const struct proxy_poo
 	struct rendering r = { .w = w };
 	struct template_error err;
 	bool media = false;
-	struct chat_in chat = { .request = body, .now = (int64_t)time(NULL), .limits = &limits, .media = &media };
+	struct chat_in chat = { .request = body,
+				.api = in->kind == API_MESSAGES	   ? CHAT_MESSAGES
+				       : in->kind == API_RESPONSES ? CHAT_RESPONSES
+								   : CHAT_COMPLETIONS,
+				.now = (int64_t)time(NULL),
+				.limits = &limits,
+				.media = &media };
 	int result = TEMPLATE_SINK;
 
 	if (!w->template_work)

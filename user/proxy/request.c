@@ -383,15 +383,18 @@ static void learn_from_usage(struct request *r)
 	const struct usage *g = &r->usage.usage;
 	struct worker *w = r->c->w;
 	struct pod *p = leg_now(r)->pod;
+	uint32_t prompt = g->prompt;
 
 	if (r->kind == API_OTHER || r->status != 200)
 		return;
 	stats_inc(w->st, g->seen ? STATS_USAGE_SEEN : STATS_USAGE_UNSEEN);
 	if (!g->seen)
 		return;
-	stats_add(w->st, STATS_PROMPT_TOKENS, g->prompt);
-	if (r->text_bytes >= 64 && g->prompt)
-		learn_density(r->pool, (int64_t)(r->text_bytes * 256 / g->prompt));
+	if (r->kind == API_MESSAGES) /* this API counts what was cached apart */
+		prompt += g->cached + g->created;
+	stats_add(w->st, STATS_PROMPT_TOKENS, prompt);
+	if (r->text_bytes >= 64 && prompt)
+		learn_density(r->pool, (int64_t)(r->text_bytes * 256 / prompt));
 	check_answer(r, g->cached_known, g->cached);
 	if (g->cached_known) {
 		r->d->reported = g->cached;
