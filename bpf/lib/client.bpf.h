@@ -90,6 +90,10 @@ static __always_inline void client_to_pod(struct kvs_splice *sp, struct scratch 
 		sp->pod_win = h->win;
 	sp->u_una = seq_max(sp->u_una, mapped);
 	h->seq = sp->u.snd_end;
+	/* A keep-alive whose socket is gone, or soon will be: the pod is asked instead, and its answer goes to the
+	 * client. */
+	if ((sp->flags & KVS_F_ORPHAN) && sc->seq == sp->c.rcv_nxt - 1 && sc->s.payload <= 1)
+		h->seq--;
 	h->ack = mapped;
 	h->flags = TCP_FLAG_ACK;
 	h->options = OPTIONS_POD;

@@ -312,7 +312,7 @@ static __always_inline void pod_in(struct kvs_splice *sp, struct scratch *sc)
 		pod_data(sp, sc);
 	} else if (sc->s.flags & TCP_FLAG_FIN) {
 		pod_fin(sp, sc);
-	} else if (D(sc->seq, sp->u_una) < 0) {
+	} else if (D(sc->seq, sp->u_una) < 0 || ((sp->flags & KVS_F_ORPHAN) && sp->state == KVS_ACTIVE)) {
 		a->row = KVS_ROW_PI_PROBE;
 		pod_to_client(sp, sc);
 		a->peer.flags = TCP_FLAG_ACK;

@@ -82,6 +82,13 @@ class Streams:
         need(not self.bad, "%d of %d broke: %s" % (len(self.bad), len(self.threads), "; ".join(self.bad[:3])))
 
 
+def alive(c):
+    """After 3 s without an answer to what it asks each second, its stack gives the connection up."""
+    c.s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 3)):
+        c.s.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 def short(g):
     a = g.post(PROMPT)
     need(a.status == 200 and a.body == b"short", "not served: %d %r" % (a.status, a.body[:50]))
@@ -231,6 +238,50 @@ def test_what_a_dead_daemon_had_only_armed_goes_on_too(w):
         until(lambda: not new.flows(), "no splice is left")
         new.counts("splice_orphans", 0)
         new.stop(signal.SIGKILL)
+
+
+@lib.wire("tc")
+def test_an_orphan_that_pauses_keeps_both_of_its_peers_alive(w):
+    """No socket here is left to answer their keep-alive: each answers the other's."""
+    retries = "/proc/sys/net/ipv4/tcp_orphan_retries"
+    w.odd |= ORPHANS
+    answers = []
+    with open(retries) as f:
+        before = f.read()
+    with open(retries, "w") as f:
+        f.write("1")  # the sockets go within a second or two, not after 110 s
+    for framing, last in ("chunked", chunk(b"y" * 1000) + b"0\r\n\r\n"), ("length", b"y" * 1000):
+        first = chunk(b"x" * 1000) if framing == "chunked" else b"x" * 1000
+        answers.append((Staged(head(framing, 2001) + (chunk(b"o") if framing == "chunked" else b"o"), alive, first, last), first + last))
+    pods = [w.pod(a, "127.0.0.%d" % i) for i, (a, _) in enumerate(answers, 2)]
+    g = w.gateway(pods)
+    clients = []
+    for st, _ in answers:
+        c = g.connect(timeout=30)
+        alive(c)
+        ask(g, c)
+        clients.append(c)
+    armed(g, len(clients))
+    for st, _ in answers:
+        st.go(2)
+    active(g, len(clients))
+    g.stop(signal.SIGKILL)
+    time.sleep(9)
+    with open(retries, "w") as f:
+        f.write(before)
+    bad = []
+    for i, (c, (st, body)) in enumerate(zip(clients, answers)):
+        st.go()
+        try:
+            got = c.take(len(body) + (len(chunk(b"o")) if i == 0 else 1))
+            if not got.endswith(body):
+                bad.append("answer %d differs" % i)
+        except Exception as e:
+            bad.append("answer %d: %s" % (i, str(e) or repr(e)))
+        c.close()
+    need(not bad, "; ".join(bad))
+    new = w.gateway(pods, port=g.addr[1])
+    until(lambda: not new.flows(), "no splice is left")
 
 
 @lib.wire("tc")
