@@ -40,6 +40,7 @@ def model(w, template=None, config=None, tokenizer_config=None):
 def gateway(w, pods, path, more=""):
     g = w.gateway(pods, pool="model-path: %s\n%s" % (path, more))
     until(lambda: all(p["index"] == "live" for p in g.cli("pod", "list")), "events flow")
+    until(lambda: all(g.pod_state(p)["version"] for p in pods), "versions are known")
     return g
 
 
@@ -288,6 +289,32 @@ def approximate_because(w, why, **files):
     need(first.mode == "approximate", "%r" % first)
     need(any(why in x for x in g.cli("status")["warnings"]), "status says %r" % g.cli("status")["warnings"])
     need(renders(g, "exact") == 0, "rendered")
+
+
+def test_what_versions_of_the_engine_do_differently_is_not_guessed(w):
+    """A text is one for every pod that may get the request: what only some of them do to it makes it approximate."""
+    pods = [w.sim(ip="127.0.0.3"), w.sim("--vllm-version", "0.31.1rc1.dev7+g0123456", ip="127.0.0.4")]
+    g = gateway(w, pods, model(w, chatml()))
+    billing = say("system", "x-anthropic-billing-header: cch=1\n" + text(200))
+    need(Asked(g, [say("system", text(200)), say("user", "?")]).mode == "precise", "a chat that all versions read alike")
+    need(Asked(g, [billing, say("user", "?")]).mode == "approximate", "0.32 takes the line out, 0.31 does not")
+    need(renders(g, "exact") == 1 and renders(g, "unsure") == 1, "not counted")
+    g.cli("pod", "drain", pods[1].name)
+    need(Asked(g, [billing, say("user", "?")]).mode == "precise", "only 0.32 may get it")
+
+
+def test_an_engine_whose_version_is_not_known_has_approximate_chats(w):
+    pods = [w.sim("--vllm-version", "0.17.2")]
+    g = gateway(w, pods, model(w, chatml()))
+    need(g.cli("status")["warnings"] == [], "%r" % g.cli("status")["warnings"])
+    need(Asked(g, [say("user", text(200))]).mode == "approximate" and renders(g, "unknown_engine") == 1, "rendered")
+    need(any("what vLLM 0.17.2 does to a chat is not known" in x for x in g.cli("status")["warnings"]), "status says %r" % g.cli("status")["warnings"])
+
+
+def test_the_configuration_says_a_version_that_the_pods_do_not(w):
+    pods = [w.sim("--vllm-version", "main")]
+    g = gateway(w, pods, model(w, chatml()), "engine-version: \"0.33\"")
+    need(Asked(g, [say("user", text(200))]).mode == "precise", "not rendered")
 
 
 def test_without_a_template_chats_are_approximate(w):

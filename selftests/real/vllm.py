@@ -71,7 +71,7 @@ def start_engine(d, port, *more):
     argv = [os.path.join(d, "venv/bin/vllm"), "serve", os.path.join(d, "model"), "--load-format", "dummy", "--served-model-name", "tiny",
             "--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--dtype", "float32", "--max-model-len", "8192", "--max-num-seqs", "32",
             "--block-size", "32", "--num-gpu-blocks-override", "1024", "--enable-prefix-caching", "--prefix-caching-hash-algo", "sha256_cbor",
-            "--enable-prompt-tokens-details", "--kv-events-config", json.dumps(kv), *more]
+            "--enable-prompt-tokens-details", "--enable-scale-out", "--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--kv-events-config", json.dumps(kv), *more]
     log = open(os.path.join(d, "vllm-%d.log" % port), "w")
     e.p = subprocess.Popen(argv, env=env, cwd=d, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
     return e
@@ -103,6 +103,7 @@ class Rig:
         self.block = engines[0].block_size()
         self.g = self.gateway()
         until(lambda: all(p["index"] == "live" for p in self.g.cli("pod", "list")), "events flow", 30)
+        until(lambda: all(self.g.pod_state(e)["version"] for e in engines), "versions are known", 30)
 
     def gateway(self, port=None):
         return self.w.gateway(self.engines, pool="model-path: " + self.model_path, port=port)
@@ -278,6 +279,97 @@ def case_chats_share_a_system_text_and_tools(r):
                 chat += [{"role": "assistant", "content": a.said}, {"role": "user", "content": r.text(40)}]
         r.settled()
     need(misses <= CHATS * 4 // 100, "%d of %d answers were predicted wrong by a block or more" % (misses, CHATS * 4))
+
+
+def render(r, api, body):
+    """The text that kvsteer makes of it; None: none."""
+    names = {n: os.path.join(r.w.dir.name, n) for n in ("template", "request")}
+    config = os.path.join(r.model_path, "tokenizer_config.json")
+    with open(config) as f, open(names["template"], "w") as t:
+        t.write(json.load(f)["chat_template"])
+    with open(names["request"], "w") as f:
+        json.dump(body, f)
+    p = subprocess.run([os.path.join(lib.BIN, "kvsteer"), "model", "render", "--template", names["template"], "--tokenizer-config", config, "--api", api,
+                        names["request"]], capture_output=True, timeout=20)
+    need(p.returncode in (0, 3), "render: %r" % p)
+    return p.stdout.decode() if p.returncode == 0 else None
+
+
+def case_other_apis_render_as_the_engine_says(r):
+    """Every recorded body of /v1/messages and /v1/responses, against the engine's render endpoints."""
+    with open(os.path.join(lib.TOP, "selftests/data/templates/apis.json")) as f:
+        cases = [c for c in json.load(f) if c["api"] != "chat" and not c.get("unsure")]
+    same = refused = 0
+    for c in cases:
+        body = {"model": r.model, **c["request"], **({"max_tokens": 3000} if c["api"] == "messages" else {})}
+        try:
+            want = r.engines[0].call("/v1/%s/render" % c["api"], body)["token_ids"]
+        except Fail as e:
+            need("404" not in str(e), "%s" % e)
+            refused += 1
+            continue
+        text = render(r, c["api"], body)
+        need(text is not None, "%s: the engine has a text" % c["name"])
+        got = r.engines[0].call("/tokenize", {"model": r.model, "prompt": text, "add_special_tokens": c["api"] == "responses"})["tokens"]
+        need(got == want, "%s %s: %r is %r to the engine" % (c["api"], c["name"], text, r.engines[0].call("/detokenize", {"model": r.model, "tokens": want})))
+        same += 1
+    print("NOTE: %d bodies rendered as the engine does, %d are refused by it" % (same, refused), flush=True)
+    need(same > 100, "only %d" % same)
+
+
+def ask_api(r, name, path, body):
+    a = r.g.post({"model": r.model, "temperature": 0, **body}, path, ["x-kvsteer-explain: 1"], timeout=60)
+    need(a.status == 200 and a.complete, "%s: status %d: %s" % (name, a.status, a.body[:300]))
+    u = a.json()["usage"]
+    cached = u.get("cache_read_input_tokens", 0) if "messages" in path else u["input_tokens_details"]["cached_tokens"]
+    total = u["input_tokens"] + (cached + u.get("cache_creation_input_tokens", 0) if "messages" in path else 0)
+    usage = {"prompt_tokens": total, "prompt_tokens_details": {"cached_tokens": cached}}
+    return r.seen(name, a.headers["x-kvsteer-pod"], json.loads(a.headers["x-kvsteer-decision"]), usage, a.headers["x-request-id"]), a.json()
+
+
+def turns(r, what, path, first, limit, answered, asked):
+    """Some conversations of three turns, the answers fed back; their first halves are one text."""
+    misses = n = 0
+    for k in range(3):
+        body = first(k)
+        for turn in range(3):
+            s, said = ask_api(r, "%s %d, turn %d" % (what, k, turn), path, {**body, **limit})
+            need(s.mode == "precise", "%r" % s)
+            misses += abs(s.predicted - s.reported) >= r.block
+            n += 1
+            need(s.reported > 0 or k + turn == 0, "nothing was cached: %r" % s)
+            r.settled()
+            answered(body, said, turn)
+            asked(body, r.text(40))
+    need(misses <= n // 9, "%d of %d answers were predicted wrong by a block or more" % (misses, n))
+
+
+def case_messages_of_anthropics_api(r):
+    system = [{"type": "text", "text": "x-anthropic-billing-header: cch=%s" % rng.random()}, {"type": "text", "text": r.text(200), "cache_control": {"type": "ephemeral"}}]
+    tools = [{"name": "tide", "description": "high \"water\"", "input_schema": {"properties": {"place": {"type": "string"}, "n": {"default": 1.0}}}}]
+
+    def answered(body, said, turn):
+        if turn == 1:
+            body["messages"] += [{"role": "assistant", "content": [{"type": "text", "text": "I look."}, {"type": "tool_use", "id": "t1", "name": "tide", "input": {"place": "north  sea", "n": 1e2}}]},
+                                 {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "high: 3.0 m"}]}]}]
+        else:
+            body["messages"].append({"role": "assistant", "content": said["content"] or "…"})
+
+    turns(r, "messages", "/v1/messages", lambda k: {"system": system, "tools": tools, "tool_choice": {"type": "none"}, "messages": [{"role": "user", "content": "%d %s" % (k, r.text(60))}]},
+          {"max_tokens": 12}, answered, lambda body, text: body["messages"].append({"role": "user", "content": [{"type": "text", "text": text}]}))
+
+
+def case_responses_of_openais_api(r):
+    system = r.text(200)
+    tools = [{"type": "function", "name": "tide", "description": "high \"water\"", "parameters": {"type": "object", "properties": {"n": {"default": 1.0}}}, "strict": True}]
+
+    def answered(body, said, turn):
+        body["input"] += [o for o in said["output"] if o["type"] == "message"]
+        if turn == 1:
+            body["input"] += [{"type": "function_call", "call_id": "c1", "name": "tide", "arguments": "{\"n\":1e2}"}, {"type": "function_call_output", "call_id": "c1", "output": "3.0 m"}]
+
+    turns(r, "responses", "/v1/responses", lambda k: {"instructions": system, "tools": tools, "tool_choice": "none", "input": [{"role": "user", "content": "%d %s" % (k, r.text(60))}]},
+          {"max_output_tokens": 12}, answered, lambda body, text: body["input"].append({"role": "user", "content": [{"type": "input_text", "text": text}]}))
 
 
 def case_curl(r):

@@ -26,7 +26,7 @@ struct chat_case {
 };
 #define UNSURE "?"
 
-static void renders_as(enum chat_api api, const struct chat_case *p, size_t n)
+static void renders_for(uint32_t lacking, enum chat_api api, const struct chat_case *p, size_t n)
 {
 	static const char config[] =
 		"{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":\"</s>\",\"pad_token\":null,\"x\":1,"
@@ -38,7 +38,9 @@ static void renders_as(enum chat_api api, const struct chat_case *p, size_t n)
 
 	assert_non_null(tokens);
 	for (size_t i = 0; i < n; i++) {
-		struct chat_in in = { .request = str_of(p[i].request), .api = api, .tokens = tokens, .utc = true };
+		struct chat_in in = {
+			.request = str_of(p[i].request), .api = api, .lacking = lacking, .tokens = tokens, .utc = true
+		};
 		struct template_error err;
 		struct template *t = template_compile(str_of(p[i].source), &err);
 		struct buf out = { 0 };
@@ -59,6 +61,11 @@ static void renders_as(enum chat_api api, const struct chat_case *p, size_t n)
 	}
 	template_work_free(w);
 	chat_tokens_free(tokens);
+}
+
+static void renders_as(enum chat_api api, const struct chat_case *p, size_t n)
+{
+	renders_for(0, api, p, n);
 }
 
 static void renders(const struct chat_case *p, size_t n)
@@ -279,6 +286,116 @@ static void requests_of_other_apis_become_chats(void **state)
 	renders_as(CHAT_RESPONSES, responses, N(responses));
 }
 
+/* Each is rendered where all engines have the rule, and where one lacks it there is no text; without what touches it,
+ * there is one. */
+static void a_rule_that_an_engine_lacks_matters_where_it_is_touched(void **state)
+{
+#define USER	   "{\"role\":\"user\",\"content\":\"a\"}"
+#define IN_CHAT(m) "{\"messages\":[" m "]}"
+	static const struct {
+		uint32_t rule;
+		enum chat_api api;
+		const char *source, *request;
+	} p[] = {
+		{ CHAT_RULE_TOOL_TEXT, CHAT_COMPLETIONS,
+		  "{% for m in messages %}{% for p in m.content %}{% endfor %}{% endfor %}",
+		  IN_CHAT("{\"role\":\"tool\",\"content\":\"x\"}") },
+		{ CHAT_RULE_TOOL_TEXT, CHAT_COMPLETIONS, "x",
+		  IN_CHAT("{\"role\":\"user\",\"content\":\"x\",\"task\":\"t\"}") },
+		{ CHAT_RULE_REFERENCE, CHAT_COMPLETIONS, "x",
+		  IN_CHAT("{\"role\":\"tool\",\"content\":[{\"type\":\"tool_reference\",\"name\":\"f\"}]}") },
+		{ CHAT_RULE_REFERENCE, CHAT_COMPLETIONS, "x",
+		  "{\"tools\":[{\"function\":{\"name\":\"f\",\"defer_loading\":true}}],\"messages\":[" USER "]}" },
+		{ CHAT_RULE_EFFORT, CHAT_COMPLETIONS, "x", "{\"reasoning_effort\":\"low\",\"messages\":[" USER "]}" },
+		{ CHAT_RULE_EFFORT, CHAT_COMPLETIONS, "x",
+		  IN_CHAT("{\"role\":\"assistant\",\"content\":\"a\",\"reasoning_content\":\"r\"}") },
+		{ CHAT_RULE_BY_NAME, CHAT_COMPLETIONS,
+		  "{% for m in messages %}{% set content = m.content %}{% for p in content %}{{ p }}{% endfor %}{% "
+		  "endfor %}",
+		  IN_CHAT(USER) },
+		{ CHAT_RULE_DEVELOPER, CHAT_COMPLETIONS, "x", IN_CHAT("{\"role\":\"developer\",\"content\":\"a\"}") },
+		{ CHAT_RULE_MESSAGES, CHAT_MESSAGES, "x", IN_CHAT(USER) },
+		{ CHAT_RULE_PART_EXTRAS, CHAT_COMPLETIONS,
+		  "{% for m in messages %}{% for p in m.content %}{% endfor %}{% endfor %}",
+		  IN_CHAT("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\",\"x\":1}]}") },
+		{ CHAT_RULE_RESPONSES, CHAT_RESPONSES, "x", "{\"input\":\"a\"}" },
+		{ CHAT_RULE_ARGUMENTS, CHAT_COMPLETIONS, "x",
+		  IN_CHAT("{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"[1]\"}"
+			  "}]}") },
+		{ CHAT_RULE_BY_MACRO, CHAT_COMPLETIONS,
+		  "{% macro r(c) %}{% for p in c %}{{ p }}{% endfor %}{% endmacro %}{% for m in messages %}{{ "
+		  "r(m.content) }}"
+		  "{% endfor %}",
+		  IN_CHAT(USER) },
+		{ CHAT_RULE_BY_MACRO, CHAT_COMPLETIONS,
+		  "{% macro r(content) %}{% for p in content %}{{ p }}{% endfor %}{% endmacro %}x", IN_CHAT(USER) },
+		{ CHAT_RULE_NO_THINKING, CHAT_MESSAGES, "x",
+		  "{\"thinking\":{\"type\":\"disabled\"},\"messages\":[" USER "]}" },
+		{ CHAT_RULE_CUSTOM, CHAT_COMPLETIONS, "x",
+		  IN_CHAT("{\"role\":\"system\",\"content\":\"x-anthropic-billing-header: 1\"}") },
+		{ CHAT_RULE_CUSTOM, CHAT_RESPONSES, "x",
+		  "{\"input\":\"a\",\"tools\":[{\"type\":\"custom\",\"name\":\"f\"}]}" },
+		{ CHAT_RULE_NO_ALIASES, CHAT_COMPLETIONS,
+		  "{% set ns = namespace(rest=messages) %}{% for m in ns.rest %}{% for p in m.content %}{{ p }}{% "
+		  "endfor %}"
+		  "{% endfor %}",
+		  IN_CHAT(USER) },
+		{ CHAT_RULE_NO_ALIASES, CHAT_COMPLETIONS, "{% set ns = namespace() %}{% set ns.rest = messages[1:] %}x",
+		  IN_CHAT(USER) },
+	};
+	uint32_t seen = 0;
+
+	for (size_t i = 0; i < N(p); i++) {
+		struct template_error err;
+		struct template *t = template_compile(str_of(p[i].source), &err);
+		struct template_work *w = template_work_new();
+		struct buf out = { 0 };
+		struct template_sink sink = { append, &out };
+		struct chat_in in = { .request = str_of(p[i].request), .api = p[i].api, .lacking = ~p[i].rule };
+
+		if (p[i].api != CHAT_COMPLETIONS || strstr(p[i].source, "for"))
+			in.lacking = 0;
+		if (!t || chat_render(t, w, &in, sink, &err))
+			fail_msg("%s of %s: %s", p[i].request, p[i].source, err.text);
+		in.lacking = p[i].rule;
+		if (chat_render(t, w, &in, sink, &err) != TEMPLATE_UNSURE)
+			fail_msg("%s of %s has a text", p[i].request, p[i].source);
+		seen |= p[i].rule;
+		buf_free(&out);
+		template_unref(t);
+		template_work_free(w);
+	}
+	assert_int_equal(seen, (CHAT_RULE_NO_ALIASES << 1) - 1);
+}
+
+static void versions_have_their_rules(void **state)
+{
+	static const struct {
+		const char *version;
+		uint32_t lacking;
+	} p[] = {
+		{ "0.32.0", 0 },
+		{ "0.32.1rc2.dev12+g1234567.d20261101", 0 },
+		{ "0.33", CHAT_RULE_NO_ALIASES },
+		{ "0.31.0", CHAT_RULE_CUSTOM },
+		{ "0.29.1", CHAT_RULE_CUSTOM | CHAT_RULE_NO_THINKING | CHAT_RULE_BY_MACRO },
+		{ "0.18.0", CHAT_RULE_NO_ALIASES - 1 },
+		{ "0.17.1", CHAT_RULES_UNKNOWN },
+		{ "0.34.0", CHAT_RULES_UNKNOWN },
+		{ "1.0.0", CHAT_RULES_UNKNOWN },
+		{ "dev", CHAT_RULES_UNKNOWN },
+		{ "", CHAT_RULES_UNKNOWN },
+	};
+	char why[200];
+
+	for (size_t i = 0; i < N(p); i++) {
+		why[0] = '\0';
+		if (chat_rules_lacking(p[i].version, why, sizeof(why)) != p[i].lacking)
+			fail_msg("%s: %x", p[i].version, chat_rules_lacking(p[i].version, why, sizeof(why)));
+		assert_int_equal(why[0] != '\0', p[i].lacking == CHAT_RULES_UNKNOWN);
+	}
+}
+
 static void variables_come_from_config_kwargs_and_request(void **state)
 {
 #define WITH(more) "{" more "\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}"
@@ -342,6 +459,8 @@ int main(void)
 		cmocka_unit_test(members_of_a_part_that_the_engine_does_not_know_reach_the_template),
 		cmocka_unit_test(what_changes_a_prompt_in_an_unknown_way_is_not_guessed),
 		cmocka_unit_test(requests_of_other_apis_become_chats),
+		cmocka_unit_test(a_rule_that_an_engine_lacks_matters_where_it_is_touched),
+		cmocka_unit_test(versions_have_their_rules),
 		cmocka_unit_test(variables_come_from_config_kwargs_and_request),
 		cmocka_unit_test(developers_become_the_system_unless_the_template_knows_them),
 		cmocka_unit_test(the_final_message_can_be_continued),

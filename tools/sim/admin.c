@@ -9,8 +9,6 @@
 #include "base/time.h"
 #include "sim.h"
 
-#define VLLM_VERSION "0.32.0"
-
 static bool starting(const struct pod *p)
 {
 	return p->o.startup > (double)(time_mono() - p->start_ns);
@@ -23,7 +21,15 @@ static void health(const struct request *r)
 
 static void version(const struct request *r)
 {
-	reply(r, 200, "application/json", STR("{\"version\":\"" VLLM_VERSION "\"}"));
+	struct buf b = { 0 };
+	struct jw w;
+
+	jw_init(&w, &b);
+	jw_obj(&w);
+	jw_kstr(&w, "version", r->c->pod->o.vllm_version);
+	jw_end_obj(&w);
+	reply(r, 200, "application/json", buf_str(&b));
+	buf_free(&b);
 }
 
 static json_t *model(const struct request *r, const char *id, const char *root, const char *parent)

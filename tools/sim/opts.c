@@ -77,6 +77,7 @@ static const struct opt table[] = {
 	{ "served-model-name", 0, "NAMES", 0, LIST, AT(served), false,
 	  "names that requests may use; default: the model's" },
 	{ "lora-modules", 0, "NAME=PATHS", 0, LORA, 0, false, "LoRA adapters, or JSON with name and path" },
+	{ "vllm-version", 0, "VERSION", "0.32.0", STRING, AT(vllm_version), false, "what /version says" },
 	{ "tokenizer", 0, "DIR", 0, STRING, AT(tokenizer), false,
 	  "directory with a tokenizer.json, used exactly (default: tokens are bytes)" },
 	{ "max-loras", 0, "N", "1", U32, AT(max_loras), false, "adapters that run at once" },

@@ -59,7 +59,7 @@ struct opts {
 	const char *host;
 	uint32_t port, pods;
 	/* what */
-	const char *model, *role, *mode, *tokenizer;
+	const char *model, *role, *mode, *tokenizer, *vllm_version;
 	struct opts_list served;
 	struct opts_lora lora[OPTS_LIST_MAX];
 	unsigned nlora;

@@ -40,6 +40,22 @@ static void write_drift(void *arg, const struct truth_row *row, enum truth_kind 
 	jw_str(d->w, m);
 }
 
+/* Why its chats are approximate, if they are for what its engine is. */
+static void write_rules(struct agent *a, const struct pod *p, struct jw *w)
+{
+	const struct proxy_pool *pool = &a->shared.pools[p->pool];
+	bool vllm = p->engine <= ENGINE_VLLM;
+	char m[400], why[160];
+
+	if (!pool->chat || !atomic_load(&pool->chats_approximate) || atomic_load(&p->chat_lacks) != CHAT_RULES_UNKNOWN)
+		return;
+	if (vllm)
+		chat_rules_lacking(p->version, why, sizeof(why));
+	snprintf(m, sizeof(m), "pool %.60s: chats are approximate: pod %s: %s", pool->cfg->name, p->name,
+		 vllm ? why : "what its engine does to a chat is not known, only vLLM's rules are");
+	jw_str(w, m);
+}
+
 static void write_warnings(struct agent *a, struct jw *w)
 {
 	char m[512];
@@ -73,6 +89,7 @@ static void write_warnings(struct agent *a, struct jw *w)
 	list_for_each (it, endpoints_pods(a->endpoints)) {
 		struct pod *p = container_of(it, struct pod, link);
 
+		write_rules(a, p, w);
 		meter_each(a, p, write_drift, &(struct drift){ p, w });
 		if (pod_down_now(p, time_mono()) & ~(uint32_t)POD_DOWN_DRAINED) {
 			snprintf(m, sizeof(m), "pod %s is %s: %.200s", p->name, pod_state_name(p), pod_state_why(p));

@@ -33,10 +33,11 @@ enum config_discovery { DISC_STATIC, DISC_FILE, DISC_DNS };
 struct config_pool {
 	char *name;
 	unsigned nmodels;
-	char **models;	     /* served names; none: whatever the pods list */
-	char *model_path;    /* NULL: no vocabulary, prefixes are approximate */
-	char *chat_template; /* NULL: what model_path has */
-	char *engine;	     /* "auto", "vllm", "sglang", "trtllm" */
+	char **models;	      /* served names; none: whatever the pods list */
+	char *model_path;     /* NULL: no vocabulary, prefixes are approximate */
+	char *chat_template;  /* NULL: what model_path has */
+	char *engine;	      /* "auto", "vllm", "sglang", "trtllm" */
+	char *engine_version; /* NULL: what each pod says */
 	char *api_key_file;
 	char *metrics_port, *metrics_path; /* "same" or a port; "/metrics" */
 	enum config_discovery discovery;

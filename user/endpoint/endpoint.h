@@ -122,6 +122,7 @@ struct pod {
 	_Atomic uint32_t event_block; /* tokens of a block, as the last event said; 0: none has */
 	_Atomic uint64_t told;	      /* blocks that its events have told, copies too */
 	_Atomic bool hybrid;	      /* its events tell of cache groups that are not indexed */
+	_Atomic uint32_t chat_lacks;  /* model/chat.h: rules that its engine lacks; UINT32_MAX: not known */
 	/* control thread only */
 	enum pod_engine engine;
 	char version[32];

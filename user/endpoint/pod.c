@@ -17,6 +17,7 @@ struct pod *pod_new(const struct pod_spec *spec, unsigned pool, uint32_t id, uin
 	if (!p)
 		return NULL;
 	atomic_init(&p->refs, 1);
+	atomic_init(&p->chat_lacks, UINT32_MAX);
 	p->id = id;
 	p->generation = generation;
 	p->pool = pool;

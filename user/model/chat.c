@@ -81,15 +81,17 @@ static bool part_member(struct val key)
 	return false;
 }
 
-static struct val text_part(struct run *r, struct val part, struct val text)
+static struct val text_part(struct run *r, const struct chat *c, struct val part, struct val text)
 {
 	struct val p = dict_new(r, 2);
 
 	put(r, p, STR("type"), S("text"));
 	put(r, p, STR("text"), text);
 	for (uint32_t i = 0; part.t == V_DICT && i < part.dict->n; i++)
-		if (!part_member(part.dict->at[i].k))
+		if (!part_member(part.dict->at[i].k)) {
+			rule(r, c, CHAT_RULE_PART_EXTRAS);
 			dict_put(r, p.dict, part.dict->at[i].k, part.dict->at[i].v);
+		}
 	return p;
 }
 
@@ -109,6 +111,7 @@ static void add_reference(struct run *r, const struct chat *c, struct val part, 
 {
 	struct val name = get(r, part, STR("name")), p = dict_new(r, 2);
 
+	rule(r, c, CHAT_RULE_REFERENCE);
 	if (!c->parts) {
 		out->at[out->n++] = must_be(r, name, V_STR, "name of a tool_reference");
 		return;
@@ -119,12 +122,13 @@ static void add_reference(struct run *r, const struct chat *c, struct val part, 
 }
 
 /* A client's billing line changes with each request; the engine takes it out. False: nothing is left. */
-static bool without_header(struct val *text)
+static bool without_header(struct run *r, const struct chat *c, struct val *text)
 {
 	const char *nl;
 
 	if (text->t != V_STR || !str_starts(val_str(*text), STR(HEADER)))
 		return true;
+	rule(r, c, CHAT_RULE_CUSTOM);
 	nl = memchr(text->s, '\n', text->n);
 	if (!nl || nl + 1 == text->s + text->n)
 		return false;
@@ -155,15 +159,15 @@ static void add_part(struct run *r, const struct chat *c, struct val part, bool 
 		if (!member)
 			run_raise(r, "unsupported type of a content part");
 		text = get(r, part, str_of(member));
-		if (system && val_is(kind, STR("text")) && !without_header(&text))
+		if (system && val_is(kind, STR("text")) && !without_header(r, c, &text))
 			return;
 		if (absent(text))
 			return;
 		must_be(r, text, V_STR, "text of a content part");
-	} else if (system && !without_header(&text)) {
+	} else if (system && !without_header(r, c, &text)) {
 		return;
 	}
-	out->at[out->n++] = c->parts ? text_part(r, part, text) : text;
+	out->at[out->n++] = c->parts ? text_part(r, c, part, text) : text;
 }
 
 static struct val content(struct run *r, const struct chat *c, struct val v, bool system)
@@ -182,12 +186,13 @@ static struct val content(struct run *r, const struct chat *c, struct val v, boo
 }
 
 /* A tool's answer of texts alone is a string even where content is a list. */
-static struct val joined(struct run *r, struct val v)
+static struct val joined(struct run *r, const struct chat *c, struct val v)
 {
 	struct val texts;
 
 	if (v.t != V_LIST)
 		return v;
+	rule(r, c, CHAT_RULE_TOOL_TEXT);
 	texts = val_list(r, V_LIST, v.n);
 	for (uint32_t i = 0; i < v.n; i++) {
 		texts.at[i] = get(r, v.at[i], STR("text"));
@@ -199,16 +204,16 @@ static struct val joined(struct run *r, struct val v)
 
 /* --- messages --- */
 
-static struct val arguments(struct run *r, struct val v)
+static struct val arguments(struct run *r, const struct chat *c, struct val v)
 {
-	bool ok;
+	bool ok = true;
 
 	if (v.t == V_STR && v.n) {
 		v = json_text_to_val(r, val_str(v), &ok);
-		if (!ok)
-			return dict_new(r, 0);
+		if (!ok || v.t != V_DICT)
+			rule(r, c, CHAT_RULE_ARGUMENTS);
 	}
-	return v.t == V_DICT ? v : dict_new(r, 0);
+	return ok && v.t == V_DICT ? v : dict_new(r, 0);
 }
 
 static struct val tool_call(struct run *r, const struct chat *c, struct val from)
@@ -223,7 +228,7 @@ static struct val tool_call(struct run *r, const struct chat *c, struct val from
 	if (!c->own) /* the API's layer sorts members */
 		copy(r, f, function, STR("arguments"));
 	copy(r, f, function, STR("name"));
-	put(r, f, STR("arguments"), arguments(r, get(r, function, STR("arguments"))));
+	put(r, f, STR("arguments"), arguments(r, c, get(r, function, STR("arguments"))));
 	copy(r, call, from, STR("id"));
 	put(r, call, STR("function"), f);
 	copy(r, call, from, STR("type"));
@@ -279,8 +284,11 @@ static struct val message(struct run *r, const struct chat *c, struct val m)
 	if (val_is(role, STR("assistant"))) {
 		put_tool_calls(r, c, out, m);
 		reasoning = get(r, m, STR("reasoning"));
-		if (absent(reasoning))
+		if (absent(reasoning)) {
 			reasoning = get(r, m, STR("reasoning_content"));
+			if (!absent(reasoning))
+				rule(r, c, CHAT_RULE_EFFORT);
+		}
 		/* Of the API's message types only OpenAI's own takes null, and that one has no reasoning. */
 		if (!absent(reasoning) && said.t != V_NONE) {
 			put(r, out, STR("reasoning"), reasoning);
@@ -288,12 +296,14 @@ static struct val message(struct run *r, const struct chat *c, struct val m)
 		}
 	} else if (val_is(role, STR("tool"))) {
 		copy(r, out, m, STR("tool_call_id"));
-		put(r, out, STR("content"), joined(r, get(r, out, STR("content"))));
+		put(r, out, STR("content"), joined(r, c, get(r, out, STR("content"))));
 	}
 	if (get(r, m, STR("name")).t == V_STR)
 		copy(r, out, m, STR("name"));
-	if (get(r, m, STR("task")).t == V_STR)
+	if (get(r, m, STR("task")).t == V_STR) {
+		rule(r, c, CHAT_RULE_TOOL_TEXT);
 		copy(r, out, m, STR("task"));
+	}
 	if (val_is(role, STR("developer"))) {
 		struct val own = get(r, m, STR("tools"));
 
@@ -370,7 +380,10 @@ static struct val all_messages(struct run *r, const struct chat *c)
 		list.at[i] = message(r, c, val_force(r, &from.at[i]));
 		developer |= is_role(r, list.at[i], "developer");
 	}
-	return developer && !r->t->says_developer ? developers_to_system(r, list) : list;
+	if (!developer || r->t->says_developer)
+		return list;
+	rule(r, c, CHAT_RULE_DEVELOPER);
+	return developers_to_system(r, list);
 }
 
 /* --- tools and variables --- */
@@ -384,7 +397,7 @@ static struct val flag(struct run *r, struct val of, struct str key)
 	return v;
 }
 
-static struct val tool(struct run *r, struct val t)
+static struct val tool(struct run *r, const struct chat *c, struct val t)
 {
 	struct val f, g = dict_new(r, 5), d = dict_new(r, 3), kind = get(r, t, STR("type")), own, outer;
 
@@ -399,8 +412,10 @@ static struct val tool(struct run *r, struct val t)
 		put(r, g, STR("strict"), own);
 	own = flag(r, f, STR("defer_loading"));
 	outer = flag(r, t, STR("defer_loading"));
-	if (!absent(own) || !absent(outer))
+	if (!absent(own) || !absent(outer)) {
+		rule(r, c, CHAT_RULE_REFERENCE);
 		put(r, g, STR("defer_loading"), absent(own) ? outer : own);
+	}
 	put(r, d, STR("type"), kind.t == V_MISSING ? S("function") : kind);
 	put(r, d, STR("function"), g);
 	if (!absent(outer))
@@ -419,7 +434,7 @@ static struct val tools(struct run *r, const struct chat *c)
 		run_raise(r, "tools must not be an empty array");
 	list = val_list(r, V_LIST, from.n);
 	for (uint32_t i = 0; i < from.n; i++)
-		list.at[i] = tool(r, must_be(r, val_force(r, &from.at[i]), V_DICT, "a tool"));
+		list.at[i] = tool(r, c, must_be(r, val_force(r, &from.at[i]), V_DICT, "a tool"));
 	return list;
 }
 
@@ -471,6 +486,8 @@ static struct val variables(struct run *r, const struct chat *c)
 	set(r, vars, STR("continue_final_message"), c->go_on.t == V_MISSING ? val_bool(false) : c->go_on);
 	set(r, vars, STR("documents"), c->documents);
 	set(r, vars, STR("reasoning_effort"), c->effort);
+	if (!absent(c->effort))
+		rule(r, c, CHAT_RULE_EFFORT);
 	if (!absent(c->effort) && get(r, c->kwargs, STR("enable_thinking")).t == V_MISSING)
 		put(r, vars, STR("enable_thinking"), val_bool(!val_is(c->effort, STR("none"))));
 	return vars;
@@ -597,6 +614,8 @@ static void run_chat(struct run *r, void *ctx)
 	struct out o;
 
 	read_request(r, &c);
+	if (r->t->parts_by & c.in->lacking)
+		run_unsure(r, "whether content is a list depends on the engine's version");
 	if (c.in->api == CHAT_MESSAGES)
 		chat_from_messages(r, &c);
 	else if (c.in->api == CHAT_RESPONSES)

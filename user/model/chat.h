@@ -11,9 +11,30 @@
 
 #include "model/template.h"
 
-enum chat_engine {
-	CHAT_VLLM, /* 0.32 with transformers 5.19 */
+/* What versions of vLLM do differently. The text is always that of an engine with all of these rules (0.32 and 0.33,
+ * with transformers before 5.24); where a request touches one that some engine lacks, there is no text
+ * (TEMPLATE_UNSURE). */
+enum {
+	CHAT_RULE_TOOL_TEXT =
+		1 << 0, /* a tool's answer in parts is joined where content is a list; messages have a task */
+	CHAT_RULE_REFERENCE = 1 << 1,	 /* tool_reference, defer_loading */
+	CHAT_RULE_EFFORT = 1 << 2,	 /* an effort sets enable_thinking; reasoning_content is read */
+	CHAT_RULE_BY_NAME = 1 << 3,	 /* a loop over a name `content` is one over parts */
+	CHAT_RULE_DEVELOPER = 1 << 4,	 /* developers become the system, unless the template knows them */
+	CHAT_RULE_MESSAGES = 1 << 5,	 /* /v1/messages is read as now, but for the next two */
+	CHAT_RULE_PART_EXTRAS = 1 << 6,	 /* a text part's unknown members are seen */
+	CHAT_RULE_RESPONSES = 1 << 7,	 /* /v1/responses is read as now, but for CHAT_RULE_CUSTOM */
+	CHAT_RULE_ARGUMENTS = 1 << 8,	 /* arguments of a call that are no object become {} */
+	CHAT_RULE_BY_MACRO = 1 << 9,	 /* content that is given to a macro counts, and no other name in macros does */
+	CHAT_RULE_NO_THINKING = 1 << 10, /* thinking can be switched off in /v1/messages */
+	CHAT_RULE_CUSTOM = 1 << 11, /* tools of free text; tools that a conversation changes; billing lines of chats */
+	CHAT_RULE_NO_ALIASES = 1 << 12, /* members of namespaces are not followed to the messages: until 0.32 */
 };
+#define CHAT_RULES_UNKNOWN UINT32_MAX
+
+/* The rules that a version of vLLM ("0.32.0", "0.31.1rc2.dev12+g1234567") lacks; CHAT_RULES_UNKNOWN, and <why> gets one
+ * line: it is none that is known here. */
+uint32_t chat_rules_lacking(const char *version, char *why, size_t why_len);
 
 /* Special tokens of tokenizer_config.json: names and texts, read once. */
 struct chat_tokens;
@@ -37,10 +58,10 @@ struct chat_in {
 	struct str request; /* the body: one JSON object */
 	enum chat_api api;
 	const struct chat_tokens *tokens; /* NULL: none */
-	enum chat_engine engine;
-	struct chat_habits habits; /* of /v1/messages */
-	bool by_tools, tools;	   /* the template was chosen by whether there are tools, and it was for <tools> */
-	int64_t now;		   /* of strftime_now */
+	uint32_t lacking;		  /* rules that some engine lacks which may get the request */
+	struct chat_habits habits;	  /* of /v1/messages */
+	bool by_tools, tools; /* the template was chosen by whether there are tools, and it was for <tools> */
+	int64_t now;	      /* of strftime_now */
 	bool utc;
 	const struct template_limits *limits;
 	bool *media; /* set to true if there are media, which the text does not show; may be NULL */

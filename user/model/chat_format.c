@@ -6,7 +6,7 @@
  * content; or a loop over a name `content` outside of macros. A target of another shape on the way ends the analysis,
  * and content is a string.
  */
-#include "model/template_int.h"
+#include "model/chat_int.h"
 
 #define NAMES_MAX 256
 
@@ -136,6 +136,23 @@ static bool gets_content(const struct analysis *a, const struct node *macro, str
 	return false;
 }
 
+/* Is a namespace made with the messages as a member? */
+static bool keeps_in_namespace(const struct analysis *a)
+{
+	for (unsigned k = 0; k < a->assigns.n; k++) {
+		const struct node *call = a->assigns.at[k]->kid[K1];
+
+		if (call->kind != N_CALL || call->kid[K0]->kind != N_NAME ||
+		    !str_eq(call->kid[K0]->name, STR("namespace")))
+			continue;
+		for (const struct node *kw = call->kid[K2]; kw; kw = kw->next)
+			for (unsigned i = 0; i < a->nlists; i++)
+				if (reads(kw->kid[K0], a->lists[i], NULL))
+					return true;
+	}
+	return false;
+}
+
 bool template_loops_over_parts(struct compiler *c)
 {
 	struct node *root = c->t->body;
@@ -146,8 +163,10 @@ bool template_loops_over_parts(struct compiler *c)
 	a->loops = all_of(c, root, N_FOR);
 	a->macros = all_of(c, root, N_MACRO);
 	a->calls = all_of(c, root, N_CALL);
-	if (!find_names(a))
+	if (!find_names(a)) {
+		c->t->parts_by = CHAT_RULE_NO_ALIASES;
 		return false;
+	}
 	/* The last macro around each loop that has parameters with content; any macro, for the name `content`. */
 	macro_of = compile_get(c, (2 * a->loops.n + 1) * sizeof(*macro_of));
 	for (unsigned m = 0; m < a->macros.n; m++) {
@@ -167,12 +186,18 @@ bool template_loops_over_parts(struct compiler *c)
 	}
 	for (unsigned k = 0; k < a->loops.n; k++) {
 		const struct node *n = a->loops.at[k], *over = n->kid[K1];
-		bool name = over->kind == N_NAME;
+		bool name = over->kind == N_NAME, content = name && str_eq(over->name, STR("content"));
+		bool given = name && macro_of[2 * k + 1] && gets_content(a, macro_of[2 * k + 1], over->name);
+		bool direct = reads_content(a, over);
 
-		if (reads_content(a, over) ||
-		    (name && macro_of[2 * k + 1] && gets_content(a, macro_of[2 * k + 1], over->name)) ||
-		    (name && !macro_of[2 * k] && str_eq(over->name, STR("content"))))
+		if (direct || given || (content && !macro_of[2 * k])) {
+			c->t->parts_by |= direct ? 0 : given ? CHAT_RULE_BY_MACRO : CHAT_RULE_BY_NAME;
 			return n->kid[K0]->kind == N_NAME;
+		}
+		if (content) /* in a macro: once that was enough */
+			c->t->parts_by |= CHAT_RULE_BY_MACRO;
 	}
+	if (keeps_in_namespace(a))
+		c->t->parts_by |= CHAT_RULE_NO_ALIASES;
 	return false;
 }

@@ -55,6 +55,13 @@ static inline void copy(struct run *r, struct val to, struct val from, struct st
 		put(r, to, key, v);
 }
 
+/* The request is at a place where versions of the engine differ. */
+static inline void rule(struct run *r, const struct chat *c, uint32_t which)
+{
+	if (c->in->lacking & which)
+		run_unsure(r, "what becomes of it depends on the engine's version (rule %d)", __builtin_ctz(which));
+}
+
 static inline struct val must_be(struct run *r, struct val v, enum vtype t, const char *what)
 {
 	if (v.t != t)

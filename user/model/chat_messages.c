@@ -360,7 +360,9 @@ static void map_tools(struct run *r, struct chat *c, struct val messages)
 
 	if (!absent(c->tools))
 		must_be(r, c->tools, V_LIST, "tools");
-	if (!changed_tools(r, c, messages, &list)) {
+	if (changed_tools(r, c, messages, &list)) {
+		rule(r, c, CHAT_RULE_CUSTOM);
+	} else {
 		if (absent(c->tools))
 			return;
 		for (uint32_t i = 0; i < c->tools.n; i++)
@@ -379,6 +381,7 @@ static void map_effort(struct run *r, struct chat *c)
 		return;
 	if (!val_is(get(r, must_be(r, c->thinking, V_DICT, "thinking"), STR("type")), STR("disabled")))
 		return;
+	rule(r, c, CHAT_RULE_NO_THINKING);
 	if (c->in->habits.none_is_low == CHAT_UNKNOWN)
 		run_unsure(r, "how thinking is switched off is not known of this template");
 	c->effort = c->in->habits.none_is_low == CHAT_YES ? val_lit("low") : val_lit("none");
@@ -389,6 +392,7 @@ void chat_from_messages(struct run *r, struct chat *c)
 	struct val from = must_be(r, c->messages, V_LIST, "messages"), out = list_new(r), text;
 	bool merge;
 
+	rule(r, c, CHAT_RULE_MESSAGES);
 	for (uint32_t i = 0; i < from.n; i++)
 		must_be(r, from.at[i], V_DICT, "a message");
 	merge = merges(r, c, from);

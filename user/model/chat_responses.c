@@ -123,7 +123,7 @@ static void put_assistant(struct run *r, struct val item, struct val kind, struc
 	put(r, message_for(r, out, "content"), STR("content"), text);
 }
 
-static void put_item(struct run *r, struct val item, struct val *out)
+static void put_item(struct run *r, const struct chat *c, struct val item, struct val *out)
 {
 	struct val kind, role;
 
@@ -133,6 +133,7 @@ static void put_item(struct run *r, struct val item, struct val *out)
 	if (val_is(kind, STR("function_call"))) {
 		put_function_call(r, item, out);
 	} else if (val_is(kind, STR("custom_tool_call"))) {
+		rule(r, c, CHAT_RULE_CUSTOM);
 		put_custom_call(r, item, out);
 	} else if (val_is(kind, STR("function_call_output")) || val_is(kind, STR("custom_tool_call_output"))) {
 		put_output(r, item, out);
@@ -215,9 +216,9 @@ static void put_namespace(struct run *r, struct val t, struct val *out)
 }
 
 /* Tools that the engine runs itself are not shown to the model. */
-static struct val map_tools(struct run *r, struct val tools)
+static struct val map_tools(struct run *r, const struct chat *c)
 {
-	struct val out = list_new(r), t, kind, format;
+	struct val tools = c->tools, out = list_new(r), t, kind, format;
 
 	for (uint32_t i = 0; i < tools.n; i++) {
 		t = must_be(r, val_force(r, &tools.at[i]), V_DICT, "a tool");
@@ -228,6 +229,7 @@ static struct val map_tools(struct run *r, struct val tools)
 		} else if (val_is(kind, STR("namespace"))) {
 			put_namespace(r, t, &out);
 		} else if (val_is(kind, STR("custom"))) {
+			rule(r, c, CHAT_RULE_CUSTOM);
 			if (val_is(get(r, format, STR("type")), STR("grammar")))
 				run_raise(r, "tools with a grammar are not supported");
 			put_tool(r, t, val_of(V_MISSING), free_text(r), &out);
@@ -243,6 +245,7 @@ void chat_from_responses(struct run *r, struct chat *c)
 	struct val out = list_new(r), m;
 	bool partial = is_partial(r, c->input);
 
+	rule(r, c, CHAT_RULE_RESPONSES);
 	if (!absent(c->instructions) && must_be(r, c->instructions, V_STR, "instructions").n) {
 		m = dict_new(r, 2);
 		put(r, m, STR("role"), val_lit("system"));
@@ -257,11 +260,11 @@ void chat_from_responses(struct run *r, struct chat *c)
 	} else {
 		must_be(r, c->input, V_LIST, "input");
 		for (uint32_t i = 0; i < c->input.n; i++)
-			put_item(r, val_force(r, &c->input.at[i]), &out);
+			put_item(r, c, val_force(r, &c->input.at[i]), &out);
 	}
 	if (c->tools.t != V_MISSING)
 		must_be(r, c->tools, V_LIST, "tools");
-	c->tools = c->tools.t == V_LIST && c->tools.n ? map_tools(r, c->tools) : val_of(V_NONE);
+	c->tools = c->tools.t == V_LIST && c->tools.n ? map_tools(r, c) : val_of(V_NONE);
 	if (!absent(c->reasoning))
 		c->effort = get(r, must_be(r, c->reasoning, V_DICT, "reasoning"), STR("effort"));
 	c->messages = out;

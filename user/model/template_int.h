@@ -321,7 +321,8 @@ struct template
 	struct fn fn;
 	struct str *globals; /* names to look up when a rendering begins */
 	unsigned nglobals;
-	bool parts; /* chat.h: content is a list of parts */
+	bool parts;	   /* chat.h: content is a list of parts */
+	uint32_t parts_by; /* … as long as no engine lacks these rules */
 	bool says_developer, says_content;
 };
 

@@ -394,6 +394,21 @@ static void commit(struct deciding *d, const struct sched_out *out)
 	explain(d);
 }
 
+/* The text is right for whichever pod gets it, or there is none. */
+static void render(struct deciding *d)
+{
+	uint32_t lacking = 0;
+
+	for (unsigned i = 0; i < d->nrows; i++)
+		lacking |= atomic_load_explicit(&d->pods[i]->chat_lacks, memory_order_relaxed);
+	if (lacking != CHAT_RULES_UNKNOWN) {
+		render_chat(d->w, d->in, d->r->pool, lacking);
+		return;
+	}
+	stats_inc(d->w->st, STATS_RENDER_ENGINE);
+	atomic_store_explicit(&d->r->pool->chats_approximate, true, memory_order_relaxed);
+}
+
 /* What the text still needs to know about the pool. */
 static int settle_text(struct deciding *d)
 {
@@ -409,7 +424,7 @@ static int settle_text(struct deciding *d)
 		return e;
 	}
 	if (api_is_chat(in->kind) && r->pool->chat)
-		render_chat(d->w, in, r->pool);
+		render(d);
 	r->text_bytes = in->exact ? in->prompt.text.len - in->prompt.prefix : 0;
 	e = prompt_set_prefix(d->w, &in->prompt,
 			      v && in->exact && in->special ? vocab_prefix(v) : (struct str){ NULL, 0 });

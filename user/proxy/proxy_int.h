@@ -359,7 +359,8 @@ int inspection_read_ids(struct inspection *in, const struct vocab *v);
 void inspection_forget_text(struct inspection *in);
 
 /* render.c: a chat's text is what its template makes of the body that was fed last, if that can be told */
-void render_chat(struct worker *w, struct inspection *in, const struct proxy_pool *pool);
+/* <lacking>: rules (model/chat.h) that some pod lacks which may get it. */
+void render_chat(struct worker *w, struct inspection *in, const struct proxy_pool *pool, uint32_t lacking);
 
 /* edge.c: an exact hit ends where the prompt has an end of a token */
 void edge_settle(struct worker *w, const struct proxy_pool *pool, struct str text, struct index_hit *hit);

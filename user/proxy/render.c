@@ -47,7 +47,7 @@ static enum stats_id counter(int result, bool media)
 	}
 }
 
-void render_chat(struct worker *w, struct inspection *in, const struct proxy_pool *pool)
+void render_chat(struct worker *w, struct inspection *in, const struct proxy_pool *pool, uint32_t lacking)
 {
 	struct str body = { in->json.text, in->json.n };
 	struct template_limits limits = { STEPS_MIN + body.n, OUTPUT_MIN + 8 * body.n, MEMORY_MAX };
@@ -58,6 +58,7 @@ void render_chat(struct worker *w, struct inspection *in, const struct proxy_poo
 				.api = in->kind == API_MESSAGES	   ? CHAT_MESSAGES
 				       : in->kind == API_RESPONSES ? CHAT_RESPONSES
 								   : CHAT_COMPLETIONS,
+				.lacking = lacking,
 				.now = (int64_t)time(NULL),
 				.limits = &limits,
 				.media = &media };

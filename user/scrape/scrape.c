@@ -18,6 +18,7 @@
 #include "base/rand.h"
 #include "base/time.h"
 #include "fetch/fetch.h"
+#include "model/chat.h"
 #include "scrape/scrape_int.h"
 
 #define BODY_MAX	(4u << 20)
@@ -242,11 +243,27 @@ static void want_version(struct target *t, bool retry)
 	due(&t->jobs[W_VERSION].due);
 }
 
+/* What the engine does to chats: by its version, by the configuration's where the pod's is of no use. */
+static void find_rules(struct target *t)
+{
+	const struct config_pool *c = pool_of(&t->jobs[W_VERSION]);
+	struct pod *p = t->pod;
+	uint32_t lacks = CHAT_RULES_UNKNOWN;
+	char why[100];
+
+	if (p->engine == ENGINE_VLLM || p->engine == ENGINE_UNKNOWN)
+		lacks = chat_rules_lacking(p->version, why, sizeof(why));
+	if (lacks == CHAT_RULES_UNKNOWN && c->engine_version && p->engine <= ENGINE_VLLM)
+		lacks = chat_rules_lacking(c->engine_version, why, sizeof(why));
+	atomic_store_explicit(&p->chat_lacks, lacks, memory_order_relaxed);
+}
+
 static void take(struct job *j)
 {
 	switch (j->what) {
 	case W_METRICS:
 		take_metrics(j);
+		find_rules(j->t);
 		want_version(j->t, false);
 		break;
 	case W_MODELS:
@@ -258,6 +275,7 @@ static void take(struct job *j)
 		break;
 	case W_VERSION:
 		(void)version_read(buf_str(&j->ask.body), j->t->pod->version, sizeof(j->t->pod->version));
+		find_rules(j->t);
 		break;
 	}
 }
@@ -328,6 +346,8 @@ void scrape_add(struct scrape *s, struct pod *p)
 	list_add_tail(&s->targets, &t->link);
 	s->ntargets++;
 	connections(s);
+	t->jobs[W_VERSION].t = t;
+	find_rules(t);
 	for (unsigned i = 0; i < W_N; i++) {
 		struct job *j = &t->jobs[i];
 

@@ -61,6 +61,7 @@
 	X(RENDER_RAISED, "chat_renders_total", "result=\"raised\"", "")                                          \
 	X(RENDER_LIMIT, "chat_renders_total", "result=\"limit\"", "")                                            \
 	X(RENDER_UNSURE, "chat_renders_total", "result=\"unsure\"", "")                                          \
+	X(RENDER_ENGINE, "chat_renders_total", "result=\"unknown_engine\"", "")                                    \
 	X(RENDER_NONE, "chat_renders_total", "result=\"no_template\"", "")                                       \
 	X(RENDER_MEMORY, "chat_renders_total", "result=\"memory\"", "")                                          \
 	X(USAGE_SEEN, "usage_total", "seen=\"yes\"", "Answers by whether their usage was seen")                  \
