@@ -579,12 +579,43 @@ static unsigned start_group(struct match *m, unsigned kind, unsigned ngroups, un
 	return ngroups + (g->n > 0);
 }
 
+/* Between a holder's bisection and its end the writer may have taken out what both stood on. Nothing was found of it
+ * then, although it still has the beginning: once more for those. */
+static __attribute__((noinline, cold)) void real_again(struct match *m, const uint64_t *lost, unsigned last)
+{
+	unsigned ngroups, nitems = 0;
+
+	m->group[0] = (struct group){ .kind = REAL, .step = 2, .hi = m->t->n / 2 + 1 };
+	set_each(h, m, lost) m->items[nitems++] = (uint8_t)h;
+	m->group[0].n = (uint16_t)nitems;
+	ngroups = bisect(m, 1);
+	for (unsigned i = 0; i < ngroups; i++)
+		real_end(m, &m->group[i], m->group[i].lo == last);
+}
+
+static bool real_lost(const struct match *m, const struct group *g, uint64_t *lost)
+{
+	bool any = false;
+
+	for (unsigned i = 0; g->lo && i < g->n; i++) {
+		unsigned h = m->items[g->start + i];
+
+		if (m->best[h].real_node)
+			continue;
+		set_add(lost, h);
+		any = true;
+	}
+	return any;
+}
+
 unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_text *t, const char *text, size_t len,
 		     struct index_hit *hits, unsigned cap)
 {
 	struct match m;
 	unsigned ngroups = 0, nitems = 0, n = 0, last = t->n / 2;
 	unsigned kinds = atomic_load_explicit(&x->nspec, memory_order_acquire) ? 2 : 1;
+	uint64_t lost[SET_WORDS] = { 0 };
+	bool again = false;
 
 	m.x = x;
 	m.table = atomic_load_explicit(&x->table, memory_order_acquire);
@@ -612,11 +643,15 @@ unsigned index_match(const struct kvindex *x, uint64_t ns, const struct index_te
 	ngroups = bisect(&m, ngroups);
 	prefetch_ends(&m, ngroups);
 	for (unsigned i = 0; i < ngroups; i++)
-		if (m.group[i].kind == REAL)
+		if (m.group[i].kind == REAL) {
 			real_end(&m, &m.group[i], m.group[i].lo == last);
+			again |= real_lost(&m, &m.group[i], lost);
+		}
 	for (unsigned i = 0; i < ngroups; i++)
 		if (m.group[i].kind == ANY)
 			guess_end(&m, &m.group[i]);
+	if (again)
+		real_again(&m, lost, last);
 	if (atomic_load_explicit(&x->nslow, memory_order_acquire))
 		tiers_find(&m);
 	set_each(h, &m, m.active)
