@@ -595,6 +595,161 @@ def test_a_gateway_that_starts_again_knows_everything_by_replay(w):
         need(r.pod == pod, "%r, held by %s" % (r, pod))
 
 
+# --- the index that was kept on disk ---
+
+def keeping(w, specs, interval="60s", stale="60s"):
+    return w.gateway(specs, pool=VOCAB, extra="index: {keep: %s, interval: %s, stale: %s}" % (w.path("kept"), interval, stale))
+
+
+def without_replay(sim):
+    return sim.spec().split(", replay")[0] + "}"
+
+
+def shown(g, sim):
+    p = g.pod_state(sim)
+    return p["index"], p["blocks"]
+
+
+def test_a_kept_index_is_stale_until_the_next_event_proves_it(w):
+    sim = w.sim()
+    g = keeping(w, [without_replay(sim)])
+    until(lambda: shown(g, sim)[0] == "live", "events flow")
+    p, q = text(900), text(500)
+    ask(g, p)
+    quiet(g)
+    blocks = shown(g, sim)[1]
+    g.stop(signal.SIGTERM)
+    need(oct(os.stat(w.path("kept")).st_mode)[-3:] == "600", "others may read the secret")
+    g = keeping(w, [without_replay(sim)])
+    until(lambda: shown(g, sim) == ("stale", blocks), "what was kept is there: %s" % (shown(g, sim),))
+    r = ask(g, p)
+    need(r.predicted == r.reported == cached(900) and r.mode == "approximate", "%r, not proved" % r)
+    ask(g, q)
+    until(lambda: shown(g, sim)[0] == "live", "the next event goes on where the kept ones stopped")
+    quiet(g)
+    no_guesses(g, [sim])
+    exact(ask(g, p), cached(900))
+    exact(ask(g, q), cached(500))
+
+
+def test_a_kept_index_hears_by_replay_what_happened_since(w):
+    sim = w.sim()
+    g = keeping(w, [sim], interval="200ms")
+    until(lambda: shown(g, sim)[0] == "live", "events flow")
+    p, q = text(700), text(400)
+    ask(g, p)
+    until(lambda: g.metric("index_saves_total{result=\"ok\"") > 0, "it is written while events come")
+    quiet(g)
+    n = g.metric("index_saves_total{result=\"ok\"")
+    time.sleep(0.5)
+    need(g.metric("index_saves_total{result=\"ok\"") <= n + 1, "it is written though nothing came")
+    g.stop(signal.SIGKILL)
+    ask_pod(sim, q)
+    g = keeping(w, [sim])
+    until(lambda: shown(g, sim)[0] == "live", "the replay begins where the kept index stopped")
+    for x, n in ((p, 700), (q, 400)):
+        exact(ask(g, x), cached(n))
+    need(g.metric("kv_event_restarts_total") == 0 and g.metric("index_loads_total{result=\"stale\"") == 1, "it was not the kept one")
+    g.stop(signal.SIGTERM)
+    tell(sim, "/reset_prefix_cache")
+    ask_pod(sim, text(100))
+    g = keeping(w, [sim])
+    until(lambda: shown(g, sim)[0] == "live", "the replay tells of the reset")
+    exact(ask(g, p), 0)
+
+
+def kept_then(w, replay, between, how):
+    """A kept index, <between>, another gateway: nothing is believed that is not so."""
+    sim = w.sim()
+    spec = sim.spec() if replay else without_replay(sim)
+    g = keeping(w, [spec])
+    until(lambda: shown(g, sim)[0] == "live", "events flow")
+    p = text(800)
+    ask(g, p)
+    quiet(g)
+    g.stop(signal.SIGTERM)
+    between(sim)
+    g = keeping(w, [spec], stale="1s")
+    until(lambda: shown(g, sim)[0] == "live", how)
+    return sim, g, p
+
+
+def test_a_kept_index_of_an_engine_that_was_restarted_goes(w):
+    for replay in (True, False):
+        def between(sim):
+            again(w, sim)
+            for _ in range(4):
+                ask_pod(sim, text(100))
+        sim, g, p = kept_then(w, replay, between, "the process is another one")
+        none(ask(g, p))
+        quiet(g)
+        right(ask(g, p), cached(800))
+        g.stop()
+        sim.stop()
+
+
+def test_a_kept_index_that_nothing_proves_goes_after_a_while(w):
+    sim, g, p = kept_then(w, False, lambda sim: None, "what was not proved goes")
+    need(g.metric("index_loads_total{result=\"dropped\"") == 1, "not counted")
+    none_predicted = ask(g, p)
+    need(none_predicted.predicted == 0, "%r" % none_predicted)
+
+
+def test_a_kept_index_with_a_gap_goes(w):
+    sim = w.sim()
+    g = keeping(w, [without_replay(sim)])
+    until(lambda: shown(g, sim)[0] == "live", "events flow")
+    ask(g, text(800))
+    quiet(g)
+    g.stop(signal.SIGTERM)
+    for _ in range(3):
+        ask_pod(sim, text(100))
+    g = keeping(w, [without_replay(sim)])
+    until(lambda: shown(g, sim)[0] == "stale", "what was kept is there")
+    ask(g, text(300))
+    until(lambda: shown(g, sim)[0] == "live", "it begins with nothing at the gap")
+    need(g.metric("index_loads_total{result=\"dropped\"") == 1, "%s" % (shown(g, sim),))
+
+
+def test_a_kept_index_of_another_tokenizer_is_not_used(w):
+    sim = w.sim("--tokenizer", QWEN)
+    g = keeping(w, [sim])
+    until(lambda: shown(g, sim)[0] == "live", "events flow")
+    ask_pod(sim, text(300))
+    until(lambda: g.metric("kv_events_total{type=\"stored\"}") or g.metric("kv_events_dropped_total{reason=\"unknown_token\""), "events")
+    g.stop(signal.SIGTERM)
+    g = w.gateway([without_replay(sim)], pool="model-path: " + QWEN, extra="index: {keep: %s}" % w.path("kept"))
+    until(lambda: shown(g, sim)[0] == "live", "events flow")
+    need(g.metric("index_loads_total{result=\"stale\"") == 0, "it was used")
+
+
+def test_a_kept_index_that_is_damaged_is_refused_by_name(w):
+    sim = w.sim()
+    g = keeping(w, [sim])
+    until(lambda: shown(g, sim)[0] == "live", "events flow")
+    p = text(900)
+    ask(g, p)
+    quiet(g)
+    g.stop(signal.SIGTERM)
+    with open(w.path("kept"), "rb") as f:
+        whole = f.read()
+    need(len(whole) > 3000, "only %d bytes were kept" % len(whole))
+    odd = [b"", b"x" * 100, whole[:-8], whole[:70], b"KVSINDEX" + b"\x02" + whole[9:]]
+    odd += [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:] for at in (20, 50, 80, 500, len(whole) // 2, len(whole) - 1)]
+    for data in odd:
+        with open(w.path("kept"), "wb") as f:
+            f.write(data)
+        g = keeping(w, [sim])
+        need(w.path("kept") in g.output() and "starts without prefixes" in g.output(), "%d bytes: %s" % (len(data), g.output()))
+        until(lambda: shown(g, sim)[0] == "live", "events flow")
+        exact(ask(g, p), cached(900))
+        g.stop()
+    with open(w.path("kept"), "wb") as f:
+        f.write(whole)
+    g = keeping(w, [without_replay(sim)])
+    until(lambda: shown(g, sim)[0] == "stale", "the whole one is taken")
+
+
 # --- formats ---
 
 def test_every_form_of_events_is_read_live_and_from_replay(w):

@@ -183,7 +183,7 @@ class Run:
             at = self.o.chats * self.o.turns * (i + 1) // (len(todo) + 1)
             while self.done < at and any(t.is_alive() for t in threads):
                 time.sleep(0.2)
-            if "gateway" in phase:
+            if "gateway" in phase or "back" in phase:
                 self.alone()
             what()
             self.go(phase)

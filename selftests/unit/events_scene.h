@@ -316,7 +316,8 @@ static inline void begin_with(struct scene *c, bool replay, struct vocab *v)
 	c->e = events_start_timed(c->x, &c->st,
 				  &(struct events_timing){ .idle_ns = 300 * NS_PER_MS,
 							   .total_ns = 5 * NS_PER_S,
-							   .cooldown_ns = 500 * NS_PER_MS });
+							   .cooldown_ns = 500 * NS_PER_MS },
+				  NULL);
 	assert_non_null(c->e);
 	c->table = endpoints_new(&c->q);
 	endpoints_hook(c->table, (struct endpoints_hooks){ .on_add = on_add, .on_remove = on_remove, .arg = c });

@@ -255,7 +255,7 @@ static void a_mistake_is_told_with_place_reason_and_remedy(void **state)
 		{ "memory: {elephant: 1}\n", "f.yaml:1:10: memory.elephant: unknown key, allowed here: max, index\n" },
 		{ "memory.max: 1GiB\n",
 		  "f.yaml:1:1: memory.max: unknown key, allowed here: listeners, admin, control, "
-		  "workers, pools, datapath, model-cache, memory, log, drain-timeout, decisions\n" },
+		  "workers, pools, datapath, model-cache, memory, index, log, drain-timeout, decisions\n" },
 		{ "memory: {max: 2G}\n",
 		  "f.yaml:1:15: memory.max: \"2G\" is not a size: write a number with B, KiB, MiB, "
 		  "GiB, TiB or kB, MB, GB, TB\n" },
@@ -711,7 +711,7 @@ static void a_mistyped_key_of_set_is_told_what_the_file_s_is(void **state)
 		{ "memory", "memory: unknown key, allowed here: max, index\n" },
 		{ "memory.", "memory.: unknown key, allowed here: max, index\n" },
 		{ "", ": unknown key, allowed here: listeners, admin, control, workers, pools, datapath, "
-		      "model-cache, memory, log, drain-timeout, decisions\n" },
+		      "model-cache, memory, index, log, drain-timeout, decisions\n" },
 		{ "pools[0].limits.retrys", "pools[0].limits.retrys: unknown key, did you mean \"retries\"?\n" },
 		{ "pools[0].limts.retries", "pools[0].limts: unknown key, did you mean \"limits\"?\n" },
 		{ "pools[0].discovery.dns.evnts",

@@ -128,7 +128,8 @@ static void begin_http(struct http_scene *h, const char *method, const char *key
 							   .cooldown_ns = 500 * NS_PER_MS,
 							   .poll_ns = 10 * NS_PER_MS,
 							   .timeout_ns = 500 * NS_PER_MS,
-							   .unknown_ns = 400 * NS_PER_MS });
+							   .unknown_ns = 400 * NS_PER_MS },
+				  NULL);
 	assert_non_null(c->e);
 	assert_int_equal(events_key_file(c->e, 0, key_file), 0);
 	c->table = endpoints_new(&c->q);

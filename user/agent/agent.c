@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -225,6 +226,37 @@ static int make_pools(struct agent *a)
 	return 0;
 }
 
+static void warn_unwritable(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir = slash ? str_dup((struct str){ path, (size_t)(slash - path) + 1 }) : NULL;
+
+	if (access(dir ? dir : ".", W_OK))
+		log_warn("the index cannot be kept there", "file", path, "why", strerror(errno));
+	free(dir);
+}
+
+/* With what was kept, if there is something and it is whole; with nothing else. */
+static struct kvindex *make_index(struct agent *a)
+{
+	const char *path = a->cfg->index_keep;
+	struct index_secrets secrets;
+	int64_t written = 0;
+	char why[512], age[24];
+
+	if (!*path)
+		return index_new(&a->qsbr, a->cfg->memory_index, INDEX_HOLDERS);
+	warn_unwritable(path);
+	a->kept = index_file_open(path, &secrets, &written, why, sizeof(why));
+	if (!a->kept && errno != ENOENT)
+		log_warn("the kept index cannot be used: the gateway starts without prefixes", "why", why);
+	if (!a->kept)
+		return index_new(&a->qsbr, a->cfg->memory_index, INDEX_HOLDERS);
+	snprintf(age, sizeof(age), "%lld s", (long long)(time(NULL) - written));
+	log_info("the kept index is taken in as stale", "file", path, "age", age);
+	return index_new_with(&a->qsbr, a->cfg->memory_index, INDEX_HOLDERS, &secrets);
+}
+
 static int make_shared(struct agent *a)
 {
 	struct proxy_shared *sh = &a->shared;
@@ -244,7 +276,7 @@ static int make_shared(struct agent *a)
 	sh->qsbr = &a->qsbr;
 	sh->stats = a->stats;
 	a->endpoints = endpoints_new(&a->qsbr);
-	a->index = index_new(&a->qsbr, a->cfg->memory_index, INDEX_HOLDERS);
+	a->index = make_index(a);
 	if (!a->endpoints || !a->index)
 		return -errno;
 	sh->endpoints = a->endpoints;
@@ -255,9 +287,12 @@ static int make_shared(struct agent *a)
 
 static int start_sources(struct agent *a)
 {
-	a->events = events_start(a->index, &a->stats[a->workers + 1]);
+	struct events_keep keep = { a->cfg->index_keep, a->kept, a->cfg->index_interval, a->cfg->index_stale };
+
+	a->events = events_start(a->index, &a->stats[a->workers + 1], *keep.path ? &keep : NULL);
 	if (!a->events)
 		return -errno;
+	a->kept = NULL;
 	a->shared.events = a->events;
 	for (unsigned i = 0; i < a->cfg->npools; i++)
 		if (events_key_file(a->events, i, a->cfg->pools[i].api_key_file))
@@ -457,6 +492,7 @@ void agent_free(struct agent *a)
 	discovery_stop(a->discovery);
 	scrape_stop(a->scrape);
 	events_stop(a->events);
+	index_file_close(a->kept);
 	datapath_close(a->datapath, false); /* programs and counts outlive the daemon */
 	loop_timer_del(a->loop, &a->tick);
 	loop_timer_del(a->loop, &a->tail);

@@ -25,6 +25,7 @@ struct agent {
 	struct stats *stats;
 	struct endpoints *endpoints;
 	struct kvindex *index;
+	struct index_file *kept; /* until the events thread has it */
 	struct events *events;
 	struct scrape *scrape;
 	struct discovery *discovery;

@@ -78,6 +78,8 @@ struct config {
 	char *datapath_devices;
 	uint64_t datapath_min_bytes, datapath_splices, datapath_retain;
 	char *model_cache;
+	char *index_keep;
+	uint64_t index_interval, index_stale;
 	uint64_t memory_max, memory_index;
 	char *log_level, *log_format; /* debug|info|warn|error, logfmt|json */
 	uint64_t drain_timeout;

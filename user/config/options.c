@@ -204,6 +204,15 @@ static const struct option root_options[] = {
 	  .doc = "Ceiling for index, bodies and streams together; at the ceiling new requests are answered 503." },
 	{ "memory.index", OPT_SIZE, OFF(config, memory_index), .def = "512MiB", .min = KIB * KIB, .max = 64 * TIB,
 	  .restart = true, .doc = "Ceiling of the prefix index; at the ceiling the oldest prefixes go." },
+	{ "index.keep", OPT_PATH, OFF(config, index_keep), .def = "", .allowed = "file or \"\"", .restart = true,
+	  .doc = "Where the prefix index is kept for the next start, with the secret of its hashes; \"\": nowhere. "
+		 "What is "
+		 "found there counts as stale until the pod's events or their replay show that it is still true." },
+	{ "index.interval", OPT_DURATION, OFF(config, index_interval), .def = "60s", .min = 100 * MS,
+	  .max = DURATION_MAX, .restart = true,
+	  .doc = "How often it is written while events come; at the end it is in any case." },
+	{ "index.stale", OPT_DURATION, OFF(config, index_stale), .def = "60s", .min = 100 * MS, .max = DURATION_MAX,
+	  .restart = true, .doc = "How long what was found there is used without such proof." },
 	{ "log.level", OPT_ENUM, OFF(config, log_level), .def = "info", .allowed = "debug|info|warn|error",
 	  .doc = "Least important line that is logged." },
 	{ "log.format", OPT_ENUM, OFF(config, log_format), .def = "logfmt", .allowed = "logfmt|json",

@@ -249,6 +249,7 @@ static void cleared(struct applying *a, const struct kv_event *e)
 	}
 	index_clear(s->f->e->x, s->holder);
 	s->stale = 0;
+	s->warm = false;
 }
 
 static void event(void *arg, const struct kv_event *e)

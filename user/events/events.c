@@ -63,6 +63,7 @@ static void follow_free(struct follow *f)
 		index_live(f->e->x, f->s[i].holder, false, 0);
 	}
 	f->e->active = true;
+	keep_forget(f);
 	list_del(&f->link);
 	atomic_store(&f->pod->index_live, false);
 	atomic_store(&f->pod->index_stale, false);
@@ -96,8 +97,10 @@ static void follow_new(struct post *q)
 	q->vocab = NULL;
 	q->base = NULL;
 	list_add_tail(&q->e->pods, &f->link);
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
 		stream_init(&f->s[i], f, i);
+		keep_load(&f->s[i]);
+	}
 	/* A stream that cannot be opened (its end point is no such thing) stays down: the pod is never live. */
 	f->http = poll_is(f->events);
 	if (f->http)
@@ -354,7 +357,8 @@ static void *run(void *arg)
 	return NULL;
 }
 
-struct events *events_start_timed(struct kvindex *x, struct stats *st, const struct events_timing *timing)
+struct events *events_start_timed(struct kvindex *x, struct stats *st, const struct events_timing *timing,
+				  const struct events_keep *keep)
 {
 	struct events *e = calloc(1, sizeof(*e));
 	sigset_t all, old;
@@ -384,6 +388,8 @@ struct events *events_start_timed(struct kvindex *x, struct stats *st, const str
 		goto no_thread;
 	}
 	r = loop_timer_set(e->loop, &e->tick, time_mono() + TICK_IDLE_NS);
+	if (!r && keep)
+		r = keep_start(e, keep);
 	if (r)
 		goto no_thread;
 	/* Signals are the control thread's; ZeroMQ blocks them in its own threads. */
@@ -394,6 +400,7 @@ struct events *events_start_timed(struct kvindex *x, struct stats *st, const str
 	if (!r)
 		return e;
 no_thread:
+	keep_cancel(e);
 	fetch_free(e->fetch);
 	errno = -r;
 	zmq_ctx_term(e->zmq);
@@ -408,7 +415,7 @@ no_loop:
 	return NULL;
 }
 
-struct events *events_start(struct kvindex *x, struct stats *st)
+struct events *events_start(struct kvindex *x, struct stats *st, const struct events_keep *keep)
 {
 	static const struct events_timing timing = {
 		.idle_ns = 2 * NS_PER_S,
@@ -419,7 +426,7 @@ struct events *events_start(struct kvindex *x, struct stats *st)
 		.unknown_ns = 10 * NS_PER_S,
 	};
 
-	return events_start_timed(x, st, &timing);
+	return events_start_timed(x, st, &timing, keep);
 }
 
 void events_stop(struct events *e)
@@ -432,6 +439,7 @@ void events_stop(struct events *e)
 	loop_turn(e->loop, 0);
 	guesses_run(e);
 	loop_timer_del(e->loop, &e->nap);
+	keep_stop(e);
 	list_for_each_safe (it, tmp, &e->pods)
 		follow_free(container_of(it, struct follow, link));
 	loop_timer_del(e->loop, &e->tick);

@@ -19,8 +19,25 @@
 
 struct events;
 
-/* Starts the thread. <st> is its own shard. NULL and errno. */
-struct events *events_start(struct kvindex *x, struct stats *st);
+/* An index that an earlier process has kept. */
+struct index_file;
+
+/* Checked whole: length, version, sums. NULL and errno (ENOENT: there is none); <why> names file and reason. The index
+ * that it is to be loaded into is made with <ret> (index_new_with). ret_written: seconds since 1970. */
+struct index_file *index_file_open(const char *path, struct index_secrets *ret, int64_t *ret_written, char *why,
+				   size_t n);
+void index_file_close(struct index_file *f);
+
+struct events_keep {
+	const char *path;	 /* copied; replaced by renaming */
+	struct index_file *from; /* NULL: begin with nothing. Taken over */
+	uint64_t every_ns;	 /* it is written so often while events come, and at the end */
+	uint64_t stale_ns;	 /* what no engine has proved by then goes */
+};
+
+/* Starts the thread. <st> is its own shard. <keep>: NULL: nothing is kept on disk. NULL and errno; keep->from is the
+ * caller's then. */
+struct events *events_start(struct kvindex *x, struct stats *st, const struct events_keep *keep);
 void events_stop(struct events *e);
 /* Before the first pod of <pool> is added: the key for its pods' HTTP. <file> (NULL: none) lives as long as <e>. 0 or
  * -ENOMEM. */

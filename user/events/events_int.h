@@ -54,6 +54,7 @@ struct events {
 	unsigned cap_ends;
 	struct list canonicals;
 	struct tail *tails;
+	struct keep *keep; /* NULL: the index is not kept on disk */
 };
 
 /* A ZeroMQ socket on the loop. */
@@ -81,6 +82,7 @@ struct stream {
 	bool have; /* cursor is valid */
 	uint64_t cursor;
 	unsigned stale; /* enum stream_stale */
+	bool warm;	/* cursor and blocks are an earlier process's */
 	bool void_replay;
 
 	bool replaying, ask_seen, ask_hole;
@@ -122,7 +124,8 @@ struct follow {
 	struct stream s[];
 };
 
-struct events *events_start_timed(struct kvindex *x, struct stats *st, const struct events_timing *t);
+struct events *events_start_timed(struct kvindex *x, struct stats *st, const struct events_timing *t,
+				  const struct events_keep *keep);
 
 /* --- fields.c --- */
 bool kv_kind_is_main(struct str kind); /* of a cache group: the one whose blocks are indexed */
@@ -137,6 +140,7 @@ void stream_reply(struct stream *s, uint64_t seq, const void *payload, size_t le
 void stream_end(struct stream *s);
 void stream_invalidate(struct stream *s);
 void stream_rebuild(struct stream *s);
+void stream_cool(struct stream *s);
 void follow_publish(struct follow *f);
 
 /* --- apply.c --- */
@@ -150,6 +154,13 @@ void canonical_put(struct canonical *k);
 void canonical_begin(struct stream *s, bool has_parent, uint64_t parent, struct canon_tail *ret);
 int canonical_text(struct stream *s, struct canon_tail *tail, const uint32_t *ids, size_t n, struct buf *text);
 void canonical_end(struct stream *s, uint64_t hash, const struct canon_tail *tail);
+
+/* --- keep.c --- */
+int keep_start(struct events *e, const struct events_keep *given); /* takes given->from, unless it fails */
+void keep_cancel(struct events *e);				   /* before the thread has run */
+void keep_stop(struct events *e);				   /* saves */
+void keep_load(struct stream *s);				   /* what there is of it */
+void keep_forget(struct follow *f);				   /* it goes: a save must not stand on it */
 
 /* --- poll.c --- */
 bool poll_is(const char *events); /* is it an HTTP end point? */

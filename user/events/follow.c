@@ -18,6 +18,10 @@
  * Without a replay socket a reconnect makes the stream suspect (stale) until the next batch continues the sequence and
  * knows its parents; an unknown parent there means restart.
  *
+ * What an earlier process has kept (keep.c) is *warm*: there is a cursor and nobody has seen the engine. It is suspect
+ * as after a reconnect, and asked for or continued likewise; but where that does not prove it, it goes at once, since
+ * beginning with nothing is better than to be stale for long.
+ *
  * Stale ends with a clear: restart, AllBlocksCleared, invalidation, rebuild. An unknown parent alone does not make a
  * stream stale: it is a block less in the index, not one too many.
  */
@@ -95,6 +99,7 @@ static void clear(struct stream *s)
 {
 	index_clear(s->f->e->x, s->holder);
 	s->stale = 0;
+	s->warm = false;
 	s->f->e->active = true;
 }
 
@@ -223,6 +228,19 @@ void stream_end(struct stream *s)
 	follow_publish(s->f);
 }
 
+static void confirmed(struct stream *s)
+{
+	s->stale &= ~(unsigned)STALE_SUSPECT;
+	s->warm = false;
+}
+
+/* What was kept has not proved itself. */
+void stream_cool(struct stream *s)
+{
+	count(s, STATS_INDEX_STALE);
+	stream_rebuild(s);
+}
+
 /* The first batch of the answer to CHECK: is it the one that we saw last? */
 static bool same_engine(struct stream *s, uint64_t seq, const void *payload, size_t len)
 {
@@ -250,8 +268,12 @@ void stream_reply(struct stream *s, uint64_t seq, const void *payload, size_t le
 			return;
 		}
 		if (seq == s->cursor) {
-			s->stale &= ~STALE_SUSPECT;
+			confirmed(s);
 			return;
+		}
+		if (s->warm) { /* the history does not reach back to it */
+			count(s, STATS_INDEX_STALE);
+			start_over(s);
 		}
 	}
 	if (s->have && seq <= s->cursor) {
@@ -287,6 +309,10 @@ static void live(struct stream *s, uint64_t seq, const void *payload, size_t len
 			return;
 		}
 	}
+	if (s->have && seq != s->cursor + 1 && s->warm && !can_ask(s)) {
+		count(s, STATS_INDEX_STALE);
+		start_over(s);
+	}
 	if (s->have && seq != s->cursor + 1) {
 		uint64_t from = s->cursor + 1;
 
@@ -304,7 +330,7 @@ static void live(struct stream *s, uint64_t seq, const void *payload, size_t len
 	suspect = s->have && seq == s->cursor + 1;
 	apply(s, seq, payload, len);
 	if (suspect && s->stale & STALE_SUSPECT)
-		s->stale &= ~STALE_SUSPECT; /* it goes on where it stopped, on blocks that we know */
+		confirmed(s); /* it goes on where it stopped, on blocks that we know */
 	follow_publish(s->f);
 }
 
@@ -335,7 +361,7 @@ void stream_live(struct stream *s, uint64_t seq, const void *payload, size_t len
 
 void stream_up(struct stream *s)
 {
-	bool again = s->ever;
+	bool again = s->ever || s->warm;
 
 	if (s->connected)
 		return;

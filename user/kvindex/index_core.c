@@ -10,22 +10,26 @@ static size_t cells_for(size_t max_bytes)
 	return max_bytes / sizeof(struct node) + max_bytes / sizeof(struct node) / 8 + 4096;
 }
 
-static void secrets(struct kvindex *x)
+/* A base that no word reaches. */
+static bool base_fits(uint64_t base)
 {
-	do
-		x->pow[1] = rand_secret() & P61;
-	while (x->pow[1] < UINT64_C(1) << 56 || x->pow[1] == P61);
-	x->pow[0] = 1;
-	for (int i = 2; i <= 8; i++)
-		x->pow[i] = mod61((unsigned __int128)x->pow[i - 1] * x->pow[1]);
-	x->secret = rand_secret();
+	return base >= UINT64_C(1) << 56 && base < P61;
 }
 
-struct kvindex *index_new(struct qsbr *q, size_t max_bytes, unsigned holders)
+static void set_secrets(struct kvindex *x, const struct index_secrets *s)
+{
+	x->pow[0] = 1;
+	x->pow[1] = s->base;
+	for (int i = 2; i <= 8; i++)
+		x->pow[i] = mod61((unsigned __int128)x->pow[i - 1] * x->pow[1]);
+	x->secret = s->key;
+}
+
+struct kvindex *index_new_with(struct qsbr *q, size_t max_bytes, unsigned holders, const struct index_secrets *s)
 {
 	struct kvindex *x;
 
-	if (!holders || holders > INDEX_HOLDERS) {
+	if (!holders || holders > INDEX_HOLDERS || !base_fits(s->base)) {
 		errno = EINVAL;
 		return NULL;
 	}
@@ -35,7 +39,7 @@ struct kvindex *index_new(struct qsbr *q, size_t max_bytes, unsigned holders)
 	x->q = q;
 	x->max_bytes = max_bytes;
 	x->nholders = holders;
-	secrets(x);
+	set_secrets(x, s);
 	x->nguess = 1;
 	atomic_store_explicit(&x->table, table_new(0), memory_order_release);
 	if (!x->table || arena_init(&x->arena[NODES], cells_for(max_bytes)) ||
@@ -46,6 +50,17 @@ struct kvindex *index_new(struct qsbr *q, size_t max_bytes, unsigned holders)
 	}
 	stat_add(&x->st.bytes, sizeof(*x) + x->table->bytes);
 	return x;
+}
+
+struct kvindex *index_new(struct qsbr *q, size_t max_bytes, unsigned holders)
+{
+	struct index_secrets s;
+
+	do
+		s.base = rand_secret() & P61;
+	while (!base_fits(s.base));
+	s.key = rand_secret();
+	return index_new_with(q, max_bytes, holders, &s);
 }
 
 static void tables_free(struct table *t)

@@ -102,6 +102,11 @@ bool index_fits(const struct kvindex *x, size_t more)
 	return bytes_used(x) + more <= x->max_bytes;
 }
 
+bool index_has_room(const struct kvindex *x, const struct holder *h, uint64_t nkeys)
+{
+	return bytes_used(x) + bytes_more(x, h, nkeys) <= x->max_bytes;
+}
+
 int index_room(struct kvindex *x, const struct holder *h, uint64_t nkeys)
 {
 	if (x->open.bytes + x->wait.bytes > x->max_bytes / 16) {

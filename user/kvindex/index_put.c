@@ -196,6 +196,18 @@ static int store(struct kvindex *x, unsigned holder, uint64_t hash, uint32_t id,
 	return 0;
 }
 
+int index_restore_entry(struct kvindex *x, unsigned holder, uint64_t hash, uint32_t id, uint32_t refs)
+{
+	struct entry *e;
+	int r = store(x, holder, hash, id, tier_best(refs));
+
+	if (r)
+		return r;
+	e = entry_find(x, &x->holder[holder], hash);
+	e->refs = refs;
+	return 0;
+}
+
 /* The state of the hash at a node's end. */
 static struct state state_of(const struct node *n)
 {

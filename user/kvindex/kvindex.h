@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/qsbr.h"
 #include "base/str.h"
 
@@ -29,8 +30,15 @@ struct kvindex;
 /* Where a block lies. A hit in a slower tier is worth less. */
 enum index_tier { TIER_GPU, TIER_CPU, TIER_DISK, TIER_N };
 
+/* What makes one index's hashes and keys others than another's. Keep it from who may send prompts. */
+struct index_secrets {
+	uint64_t base, key;
+};
+
 struct kvindex *index_new(struct qsbr *q, size_t max_bytes, unsigned holders); /* NULL and errno */
-void index_free(struct kvindex *x);					       /* no reader may be left */
+/* With the secrets of an earlier one, to load what that has saved. EINVAL: they are none. */
+struct kvindex *index_new_with(struct qsbr *q, size_t max_bytes, unsigned holders, const struct index_secrets *s);
+void index_free(struct kvindex *x); /* no reader may be left */
 
 /* Namespaces: equal text in two of them never matches. <parts> are model or LoRA name, salt, media keys, in order. */
 uint64_t index_namespace(const struct kvindex *x, const struct str *parts, unsigned n);
@@ -127,6 +135,15 @@ int index_speculate(struct kvindex *x, const struct index_guess *g);
 void index_live(struct kvindex *x, unsigned holder, bool live, uint64_t until_ns);
 /* It failed: drop what that call inserted and is unconfirmed. */
 void index_unspeculate(struct kvindex *x, const struct index_guess *g);
+
+/* --- saved and loaded (the writer) --- */
+
+void index_secrets_of(const struct kvindex *x, struct index_secrets *ret);
+/* Append the blocks that a holder reaches (56 bytes and more each). 0 or -ENOMEM. */
+int index_save(const struct kvindex *x, unsigned holder, struct buf *out);
+/* Into a holder that has nothing, from an index with the same secrets; <p> at a multiple of 8. 0; -ENOMEM: what there
+ * was room for is there; -EBADMSG: it is nothing that was saved, and the holder has nothing. */
+int index_load(struct kvindex *x, unsigned holder, const void *p, size_t n);
 
 /* Expire speculation, reclaim retired memory, resize. Call it every few ms to 100 ms. */
 void index_tick(struct kvindex *x, uint64_t now_ns);

@@ -349,12 +349,15 @@ static inline unsigned keys_between(uint64_t start, uint64_t end)
 /* Below the ceiling, with room for one more node that has <nkeys> keys inside, and for what has to grow for it: as a
  * block of <h>; NULL: as a guess. 0 or -ENOMEM. */
 int index_room(struct kvindex *x, const struct holder *h, uint64_t nkeys);
-bool index_fits(const struct kvindex *x, size_t more); /* without eviction */
+bool index_has_room(const struct kvindex *x, const struct holder *h, uint64_t nkeys); /* the same without eviction */
+bool index_fits(const struct kvindex *x, size_t more);				      /* without eviction */
 
 /* --- put.c --- */
 void entry_sweep(struct kvindex *x, unsigned holder, const uint64_t *gone); /* drop entries of these nodes (bitmap) */
 size_t entry_more(const struct kvindex *x, const struct holder *h); /* bytes that one more block makes the maps grow */
 void holder_active(struct kvindex *x, unsigned holder);
+/* The holder has the node under this hash, with these references; 0 or -ENOMEM. */
+int index_restore_entry(struct kvindex *x, unsigned holder, uint64_t hash, uint32_t id, uint32_t refs);
 
 /* --- tier.c --- */
 enum index_tier tier_own(const struct kvindex *x, unsigned holder, uint32_t id);

@@ -100,6 +100,11 @@
 	X(EVENT_RESTART, "kv_event_restarts_total", "", "Engine restarts seen in the event sequence")            \
 	X(EVENT_REPLAY, "kv_event_replays_total", "result=\"ok\"", "Replays asked for")                          \
 	X(EVENT_REPLAY_FAIL, "kv_event_replays_total", "result=\"failed\"", "")                                  \
+	X(INDEX_SAVED, "index_saves_total", "result=\"ok\"", "Writes of the kept index")                         \
+	X(INDEX_SAVE_FAIL, "index_saves_total", "result=\"failed\"", "")                                         \
+	X(INDEX_LOADED, "index_loads_total", "result=\"stale\"",                                                 \
+	  "Caches taken in from the kept index, and of these how many did not prove themselves")                 \
+	X(INDEX_STALE, "index_loads_total", "result=\"dropped\"", "")                                            \
 	X(EVENT_POLL, "kv_event_polls_total", "result=\"ok\"", "Questions for KV events over HTTP")              \
 	X(EVENT_POLL_FAIL, "kv_event_polls_total", "result=\"failed\"", "")                                      \
 	X(SCRAPE_OK, "scrapes_total", "result=\"ok\"", "Metrics scrapes")                                        \
