@@ -11,7 +11,7 @@ WERROR ?= 1
 CLANG ?= $(firstword $(foreach v,-19 -18 -17 -16 -15 -14,$(shell command -v clang$(v) 2>/dev/null)) $(shell command -v clang 2>/dev/null))
 # Ubuntu's bpftool is a wrapper that refuses kernels other than its own; the real ones lie below linux-tools.
 BPFTOOL ?= $(firstword $(foreach b,bpftool /usr/sbin/bpftool $(wildcard /usr/lib/linux-tools*/*/bpftool),$(shell $(b) version >/dev/null 2>&1 && echo $(b))))
-PKGS := libzmq msgpack-c jansson yaml-0.1 libcurl libbpf libnl-3.0 libnl-route-3.0
+PKGS := libzmq msgpack-c jansson yaml-0.1 libbpf libnl-3.0 libnl-route-3.0
 # Debian 12 names msgpack's C library "msgpack".
 PKGS := $(foreach p,$(PKGS),$(if $(filter msgpack-c,$(p)),$(shell pkg-config --exists msgpack-c 2>/dev/null && echo msgpack-c || echo msgpack),$(p)))
 

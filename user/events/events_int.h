@@ -34,7 +34,6 @@ struct events {
 	struct loop *loop;
 	void *zmq;
 	struct fetch *fetch;
-	unsigned npolls;
 	pthread_mutex_t keys_lock;
 	struct fetch_key *keys; /* by pool */
 	unsigned nkeys;

@@ -121,7 +121,6 @@ void poll_follow(struct follow *f)
 {
 	fetch_init(&f->poll.ask, f->e->fetch, BODY_MAX, done);
 	loop_timer_init(&f->poll.due, due);
-	fetch_keep(f->e->fetch, ++f->e->npolls);
 	again(f, f->e->timing.unknown_ns);
 }
 
@@ -129,5 +128,4 @@ void poll_unfollow(struct follow *f)
 {
 	loop_timer_del(f->e->loop, &f->poll.due);
 	fetch_fini(&f->poll.ask);
-	fetch_keep(f->e->fetch, --f->e->npolls);
 }

@@ -1,245 +1,505 @@
 /* SPDX-License-Identifier: Apache-2.0
- * One libcurl multi handle on a loop. libcurl tells which descriptors it waits for (on_socket) and when it wants to be
- * called (on_timeout); finished transfers are taken from it behind each call (reap).
+ * A question's way: (a name is looked up, an address connected to,) the request sent, the answer gathered, and at the
+ * end of that turn `done`. The connection stays, watched edge-triggered, so a server that closes it is noticed; what
+ * closes just when it is used again is asked once more on a fresh one.
+ *
+ * Answers are gathered in memory that goes round: the last body's is the next one's, unless two come at once. Fresh
+ * memory costs a page fault for every 4 KB, and pages of metrics have 60 KB.
  */
 #include "fetch/fetch.h"
 
-#include <curl/curl.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/list.h"
 #include "base/time.h"
+#include "fetch/fetch_int.h"
 
-#define KEY_INTERVAL (10 * NS_PER_S)
+#define RX_SIZE	  65536
+#define SPARE_MAX (256u << 10)
 
 struct fetch {
 	struct loop *loop;
-	CURLM *multi;
-	struct loop_timer timeout;
-	struct list sockets;
+	struct buf spare;      /* memory of the last body */
+	struct http_head head; /* scratch */
+	char rx[RX_SIZE];
 };
 
-struct sock {
-	struct list link;
-	struct loop_fd fd;
-	struct fetch *f;
-};
+/* --- ends --- */
 
-static void finished(struct fetch_ask *a, CURLcode code)
+static void disconnect(struct fetch_ask *a)
 {
-	a->status = 0;
-	curl_easy_getinfo(a->easy, CURLINFO_RESPONSE_CODE, &a->status);
-	curl_multi_remove_handle(a->f->multi, a->easy);
+	int fd = a->io.fd;
+
+	if (fd < 0)
+		return;
+	loop_fd_del(&a->io);
+	close(fd);
+	a->connecting = false;
+}
+
+static void body_free(struct fetch_ask *a)
+{
+	struct fetch *f = a->f;
+
+	if (a->body.cap > f->spare.cap && a->body.cap <= SPARE_MAX) {
+		buf_free(&f->spare);
+		f->spare = a->body;
+		f->spare.off = f->spare.len = 0;
+		a->body = (struct buf){ 0 };
+	}
+	buf_free(&a->body);
+}
+
+static void over(struct loop_work *w)
+{
+	struct fetch_ask *a = container_of(w, struct fetch_ask, over);
+
 	a->running = false;
-	if (code == CURLE_WRITE_ERROR)
-		snprintf(a->error, sizeof(a->error), "the answer is larger than %zu MiB", a->body_max >> 20);
-	else if (code && !a->error[0])
-		snprintf(a->error, sizeof(a->error), "%s", curl_easy_strerror(code));
-	else if (!code)
-		a->error[0] = '\0';
 	a->done(a);
 	if (!a->running)
-		buf_free(&a->body); /* answers are some 60 KB, and pods many */
+		body_free(a);
 }
 
-static void reap(struct fetch *f)
+static void finish(struct fetch_ask *a)
 {
-	CURLMsg *m;
-	int left;
+	loop_timer_del(a->f->loop, &a->timer);
+	lookup_give_up(a->lookup);
+	a->lookup = NULL;
+	buf_free(&a->head);
+	loop_defer(a->f->loop, &a->over);
+}
 
-	while ((m = curl_multi_info_read(f->multi, &left))) {
-		CURLcode code = m->data.result;
-		struct fetch_ask *a = NULL;
+__attribute__((format(printf, 2, 3))) static void failed(struct fetch_ask *a, const char *fmt, ...)
+{
+	va_list ap;
 
-		if (m->msg != CURLMSG_DONE)
-			continue;
-		curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&a);
-		finished(a, code);
+	va_start(ap, fmt);
+	vsnprintf(a->error, sizeof(a->error), fmt, ap);
+	va_end(ap);
+	a->status = 0;
+	disconnect(a);
+	finish(a);
+}
+
+static bool waits(const struct fetch_ask *a)
+{
+	return a->running && list_empty(&a->over.link);
+}
+
+/* --- the answer --- */
+
+static int body_put(struct fetch_ask *a, const char *p, size_t n)
+{
+	if (!a->body.mem) {
+		a->body = a->f->spare;
+		a->f->spare = (struct buf){ 0 };
 	}
+	if (buf_len(&a->body) + n > a->body_max)
+		return -E2BIG;
+	return buf_put(&a->body, p, n);
 }
 
-static void on_ready(struct loop_fd *fd, uint32_t ev)
-{
-	struct sock *k = container_of(fd, struct sock, fd);
-	struct fetch *f = k->f;
-	int flags = 0, running;
+struct gather {
+	struct fetch_ask *a;
+	int err;
+};
 
-	if (ev & (EPOLLIN | EPOLLRDHUP | EPOLLHUP))
-		flags |= CURL_CSELECT_IN;
-	if (ev & EPOLLOUT)
-		flags |= CURL_CSELECT_OUT;
-	if (ev & EPOLLERR)
-		flags |= CURL_CSELECT_ERR;
-	curl_multi_socket_action(f->multi, fd->fd, flags, &running);
-	reap(f);
+static void chunk_data(void *arg, const char *p, size_t n)
+{
+	struct gather *g = arg;
+
+	if (!g->err)
+		g->err = body_put(g->a, p, n);
 }
 
-static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *per_socket)
+/* Whether the answer is whole (*ret_rest bytes are behind it), or an error. */
+static int take_body(struct fetch_ask *a, const char *p, size_t n, size_t *ret_rest)
 {
-	struct fetch *f = arg;
-	struct sock *k = per_socket;
-	uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
+	struct gather g = { .a = a };
+	size_t take = n;
+	ssize_t k;
+	bool whole = false;
 
-	if (what == CURL_POLL_REMOVE) {
-		if (k) {
-			loop_fd_del(&k->fd);
-			list_del(&k->link);
-			free(k);
-			curl_multi_assign(f->multi, fd, NULL);
+	switch (a->framing) {
+	case HTTP_NO_BODY:
+		take = 0;
+		whole = true;
+		break;
+	case HTTP_LENGTH:
+		if (a->left > a->body_max)
+			return -E2BIG;
+		take = a->left < n ? (size_t)a->left : n;
+		a->left -= take;
+		g.err = body_put(a, p, take);
+		whole = a->left == 0;
+		break;
+	case HTTP_CHUNKED:
+		k = http_chunks_walk(&a->chunks, p, n, chunk_data, &g);
+		if (k < 0)
+			return -EBADMSG;
+		take = (size_t)k;
+		whole = http_chunks_done(&a->chunks);
+		break;
+	case HTTP_UNTIL_CLOSE:
+		g.err = body_put(a, p, n);
+		break;
+	}
+	*ret_rest = n - take;
+	return g.err ? g.err : whole;
+}
+
+/* One head of maybe several (1xx). Its length, 0: not whole, or an error. */
+static ssize_t take_head(struct fetch_ask *a, struct str s)
+{
+	struct http_head *h = &a->f->head;
+	ssize_t k = http_head_end(s, &a->scanned);
+	int r;
+
+	if (k <= 0)
+		return k;
+	r = http_parse_response((struct str){ s.p, (size_t)k }, false, h, NULL);
+	if (r)
+		return r;
+	a->scanned = 0;
+	if (h->status >= 200) {
+		a->headed = true;
+		a->status = h->status;
+		a->keep = h->keep_alive;
+		a->framing = h->framing;
+		a->left = h->framing == HTTP_LENGTH ? h->length : 0;
+		http_chunks_init(&a->chunks);
+	}
+	return k;
+}
+
+/* As take_body. */
+static int take(struct fetch_ask *a, const char *p, size_t n, size_t *ret_rest)
+{
+	struct str s = { p, n };
+
+	if (!a->headed && a->head.mem) {
+		if (buf_put(&a->head, p, n))
+			return -ENOMEM;
+		s = buf_str(&a->head);
+	}
+	while (!a->headed) {
+		ssize_t k = take_head(a, s);
+
+		if (k < 0)
+			return (int)k;
+		if (k == 0) {
+			if (a->head.mem)
+				buf_consume(&a->head, buf_len(&a->head) - s.n);
+			return a->head.mem || !s.n ? 0 : buf_put(&a->head, s.p, s.n);
 		}
-		return 0;
+		s = (struct str){ s.p + k, s.n - (size_t)k };
 	}
-	if (k)
-		return loop_fd_mod(&k->fd, events) ? -1 : 0;
-	k = calloc(1, sizeof(*k));
-	if (!k)
-		return -1;
-	k->f = f;
-	k->fd = (struct loop_fd){ .ready = on_ready, .fd = -1 };
-	if (loop_fd_add(f->loop, &k->fd, fd, events)) {
-		free(k);
-		return -1;
+	return take_body(a, s.p, s.n, ret_rest);
+}
+
+static void bad(struct fetch_ask *a, int r)
+{
+	if (r == -E2BIG)
+		failed(a, "the answer is larger than %zu MiB", a->body_max >> 20);
+	else if (r == -ENOMEM)
+		failed(a, "out of memory");
+	else
+		failed(a, "the answer is not HTTP/1.1");
+}
+
+/* --- the connection --- */
+
+static void connect_next(struct fetch_ask *a);
+
+static void ended(struct fetch_ask *a, int err)
+{
+	if (a->reused) { /* it was closed while this was on its way */
+		disconnect(a);
+		a->at = 0;
+		connect_next(a);
+	} else if (!err && a->headed && a->framing == HTTP_UNTIL_CLOSE) {
+		disconnect(a);
+		finish(a);
+	} else {
+		failed(a, "the connection broke before the answer was whole%s%s", err ? ": " : "",
+		       err ? strerror(err) : "");
 	}
-	list_add(&f->sockets, &k->link);
-	curl_multi_assign(f->multi, fd, k);
+}
+
+static void receive(struct fetch_ask *a)
+{
+	struct fetch *f = a->f;
+
+	while (waits(a) && a->io.fd >= 0) {
+		ssize_t n = recv(a->io.fd, f->rx, RX_SIZE, 0);
+		size_t rest = 0;
+		int r;
+
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			ended(a, n < 0 ? errno : 0);
+			return;
+		}
+		a->reused = false;
+		r = take(a, f->rx, (size_t)n, &rest);
+		if (r < 0) {
+			bad(a, r);
+		} else if (r) {
+			if (!a->keep || rest || a->hup || a->sent < buf_len(&a->request))
+				disconnect(a);
+			finish(a);
+		} else if (n < RX_SIZE && !a->hup) {
+			return;
+		}
+	}
+}
+
+static void transmit(struct fetch_ask *a)
+{
+	while (a->sent < buf_len(&a->request)) {
+		ssize_t n =
+			send(a->io.fd, buf_data(&a->request) + a->sent, buf_len(&a->request) - a->sent, MSG_NOSIGNAL);
+
+		if (n >= 0)
+			a->sent += (size_t)n;
+		else if (errno == EAGAIN)
+			return;
+		else if (errno != EINTR) {
+			ended(a, errno);
+			return;
+		}
+	}
+}
+
+static void on_ready(struct loop_fd *io, uint32_t ev)
+{
+	struct fetch_ask *a = container_of(io, struct fetch_ask, io);
+	int e;
+
+	if (!waits(a)) { /* idle: whatever it is, the connection is of no more use */
+		if (ev & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+			disconnect(a);
+		return;
+	}
+	if (a->connecting) {
+		e = net_error(io->fd);
+		if (e || ev & (EPOLLHUP | EPOLLERR)) {
+			disconnect(a);
+			snprintf(a->error, sizeof(a->error), "cannot connect: %s", strerror(e ? -e : ECONNREFUSED));
+			connect_next(a);
+			return;
+		}
+		if (!(ev & EPOLLOUT))
+			return;
+		a->connecting = false;
+	}
+	if (ev & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		a->hup = true;
+	if (ev & EPOLLOUT)
+		transmit(a);
+	if (ev & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		receive(a);
+}
+
+static int dial(struct fetch_ask *a, const struct net_addr *to)
+{
+	int fd = net_dial(to), r;
+
+	if (fd < 0)
+		return fd;
+	a->io.ready = on_ready;
+	r = loop_fd_add(a->f->loop, &a->io, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+	if (r)
+		close(fd);
+	return r;
+}
+
+/* The next address that is left to try; behind the last, a->error tells of it. */
+static void connect_next(struct fetch_ask *a)
+{
+	a->sent = 0;
+	a->reused = a->hup = false;
+	while (a->at < a->naddrs) {
+		int r = dial(a, &a->addr[a->at++]);
+
+		if (!r) {
+			a->connecting = true;
+			return;
+		}
+		snprintf(a->error, sizeof(a->error), "cannot connect: %s", strerror(-r));
+	}
+	a->status = 0;
+	finish(a);
+}
+
+/* --- the question --- */
+
+static void expired(struct loop_timer *t)
+{
+	struct fetch_ask *a = container_of(t, struct fetch_ask, timer);
+
+	failed(a, "%s within %.3g s",
+	       a->lookup       ? "the name was not resolved"
+	       : a->connecting ? "no connection"
+			       : "no answer",
+	       (double)a->timeout_ns / 1e9);
+}
+
+/* HOST and port of http://HOST[:PORT][/PATH], the host without its brackets. */
+static int url_split(const char *url, struct str *ret_host, uint16_t *ret_port, struct str *ret_peer)
+{
+	struct str s = str_of(url), port = STR("80");
+	const char *colon;
+	uint64_t n;
+
+	if (!str_starts(s, STR("http://")))
+		return -EINVAL;
+	s = (struct str){ s.p + 7, strcspn(s.p + 7, "/") };
+	*ret_peer = s;
+	colon = memrchr(s.p, ':', s.n);
+	if (colon && !memchr(colon, ']', (size_t)(s.p + s.n - colon))) {
+		port = (struct str){ colon + 1, (size_t)(s.p + s.n - colon) - 1 };
+		s.n = (size_t)(colon - s.p);
+	}
+	if (s.n >= 2 && s.p[0] == '[' && s.p[s.n - 1] == ']')
+		s = (struct str){ s.p + 1, s.n - 2 };
+	if (!s.n || str_u64(port, &n) || n > UINT16_MAX)
+		return -EINVAL;
+	*ret_host = s;
+	*ret_port = (uint16_t)n;
 	return 0;
 }
 
-static int on_timeout(CURLM *multi, long ms, void *arg)
+static void found(struct fetch_ask *a, struct lookup *l)
 {
-	struct fetch *f = arg;
+	struct str host, peer;
+	uint16_t port = 0;
 
-	if (ms < 0) {
-		loop_timer_del(f->loop, &f->timeout);
-		return 0;
+	a->lookup = NULL;
+	(void)url_split(a->url, &host, &port, &peer);
+	if (l->err || !l->n) {
+		failed(a, "%s: %s", l->host, l->err ? gai_strerror(l->err) : "has no address");
+		return;
 	}
-	/* 0: it would be called now, but not from inside of its own call; by this turn's clock that is in this turn. */
-	return loop_timer_set(f->loop, &f->timeout, (ms ? time_mono() : loop_now(f->loop)) + (uint64_t)ms * NS_PER_MS)
-		       ? -1
-		       : 0;
+	for (unsigned i = 0; i < l->n; i++) {
+		a->addr[i] = l->addr[i];
+		net_addr_set_port(&a->addr[i], port);
+	}
+	a->naddrs = l->n;
+	connect_next(a);
 }
 
-static void on_fire(struct loop_timer *t)
+static void begin(struct fetch_ask *a)
 {
-	struct fetch *f = container_of(t, struct fetch, timeout);
-	int running;
+	struct str host, peer;
+	char literal[160];
+	uint16_t port;
 
-	curl_multi_socket_action(f->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-	reap(f);
+	if (url_split(a->url, &host, &port, &peer)) {
+		failed(a, "%s is not a URL of http://HOST:PORT/PATH", a->url);
+		return;
+	}
+	if (peer.n < sizeof(a->peer) && a->io.fd >= 0 && str_eq(peer, str_of(a->peer))) {
+		a->reused = true;
+		a->hup = false;
+		a->sent = 0;
+		transmit(a);
+		return;
+	}
+	disconnect(a);
+	snprintf(a->peer, sizeof(a->peer), "%.*s", (int)peer.n, peer.p);
+	snprintf(literal, sizeof(literal), memchr(host.p, ':', host.n) ? "[%.*s]:%u" : "%.*s:%u", (int)host.n, host.p,
+		 port);
+	a->at = a->naddrs = 0;
+	if (!net_addr_parse(str_of(literal), &a->addr[0])) {
+		a->naddrs = 1;
+		connect_next(a);
+		return;
+	}
+	a->lookup = lookup_start(a->f->loop, host, a, found);
+	if (!a->lookup)
+		failed(a, "cannot look up %.*s: %s", (int)host.n, host.p, strerror(errno));
 }
 
-static size_t on_body(char *p, size_t size, size_t n, void *arg)
+static int write_request(struct fetch_ask *a, const char *method, const char *url, const char *key)
 {
-	struct fetch_ask *a = arg;
+	const char *host = url + strcspn(url, ":"), *path;
+	struct buf *b = &a->request;
+	int r;
 
-	n *= size;
-	if (buf_len(&a->body) + n > a->body_max || buf_put(&a->body, p, n))
-		return 0;
-	return n;
-}
-
-static CURL *easy_new(struct fetch_ask *a)
-{
-	CURL *c = curl_easy_init();
-
-	if (!c)
-		return NULL;
-	curl_easy_setopt(c, CURLOPT_PRIVATE, a);
-	curl_easy_setopt(c, CURLOPT_ERRORBUFFER, a->error);
-	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
-	curl_easy_setopt(c, CURLOPT_WRITEDATA, a);
-	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(c, CURLOPT_PROXY, "");	   /* whatever the environment says, pods are near */
-	curl_easy_setopt(c, CURLOPT_NOPROXY, "*"); /* nor is it asked each time */
-#if LIBCURL_VERSION_NUM >= 0x075500
-	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http");
-#else
-	curl_easy_setopt(c, CURLOPT_PROTOCOLS, (long)CURLPROTO_HTTP);
-#endif
-	curl_easy_setopt(c, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
-	curl_easy_setopt(c, CURLOPT_USERAGENT, "kvsteer");
-	curl_easy_setopt(c, CURLOPT_TCP_NODELAY, 1L);
-	return c;
+	host += strspn(host, ":/");
+	path = host + strcspn(host, "/");
+	b->off = b->len = 0;
+	r = buf_printf(b, "%s %s HTTP/1.1\r\nHost: %.*s\r\nUser-Agent: kvsteer\r\nAccept: */*\r\n", method,
+		       *path ? path : "/", (int)(path - host), host);
+	if (!r && key)
+		r = buf_printf(b, "Authorization: Bearer %s\r\n", key);
+	if (!r && strcmp(method, "GET") != 0)
+		r = buf_puts(b, "Content-Length: 0\r\n");
+	return r ? r : buf_puts(b, "\r\n");
 }
 
 void fetch_init(struct fetch_ask *a, struct fetch *f, size_t body_max, void (*done)(struct fetch_ask *a))
 {
-	*a = (struct fetch_ask){ .f = f, .body_max = body_max, .done = done };
+	*a = (struct fetch_ask){ .f = f, .body_max = body_max, .done = done, .io.fd = -1 };
+	loop_timer_init(&a->timer, expired);
+	loop_work_init(&a->over, over);
 }
 
 int fetch_go(struct fetch_ask *a, const char *method, const char *url, const char *key, uint64_t timeout_ns)
 {
+	int r;
+
 	if (a->running)
 		return -EBUSY;
-	if (!a->easy)
-		a->easy = easy_new(a);
-	if (!a->easy)
-		return -ENOMEM;
-	curl_easy_setopt(a->easy, CURLOPT_URL, url);
-	if (!strcmp(method, "POST")) {
-		curl_easy_setopt(a->easy, CURLOPT_POSTFIELDS, "");
-		curl_easy_setopt(a->easy, CURLOPT_POST, 1L);
-	} else {
-		curl_easy_setopt(a->easy, CURLOPT_HTTPGET, 1L);
-	}
-	curl_easy_setopt(a->easy, CURLOPT_TIMEOUT_MS, (long)(timeout_ns / NS_PER_MS));
-	curl_easy_setopt(a->easy, CURLOPT_HTTPAUTH, key ? CURLAUTH_BEARER : CURLAUTH_NONE);
-	curl_easy_setopt(a->easy, CURLOPT_XOAUTH2_BEARER, key);
+	if (strlen(url) >= sizeof(a->url))
+		return -ENAMETOOLONG;
+	r = write_request(a, method, url, key);
+	if (!r)
+		r = loop_timer_set(a->f->loop, &a->timer, time_mono() + timeout_ns);
+	if (r)
+		return r;
+	str_copy(a->url, sizeof(a->url), url);
 	buf_consume(&a->body, buf_len(&a->body));
 	a->error[0] = '\0';
+	a->status = 0;
+	a->headed = false;
+	a->scanned = 0;
+	a->timeout_ns = timeout_ns;
 	a->running = true;
-	/* It goes on at once with on_timeout(0). */
-	if (!curl_multi_add_handle(a->f->multi, a->easy))
-		return 0;
-	a->running = false;
-	return -ENOMEM;
+	begin(a);
+	return 0;
 }
 
 void fetch_fini(struct fetch_ask *a)
 {
-	if (a->running)
-		curl_multi_remove_handle(a->f->multi, a->easy);
-	if (a->easy)
-		curl_easy_cleanup(a->easy);
+	if (!a->f)
+		return;
+	loop_timer_del(a->f->loop, &a->timer);
+	lookup_give_up(a->lookup);
+	disconnect(a);
+	list_del(&a->over.link);
+	a->lookup = NULL;
 	a->running = false;
-	a->easy = NULL;
+	buf_free(&a->request);
+	buf_free(&a->head);
 	buf_free(&a->body);
-}
-
-void fetch_keep(struct fetch *f, unsigned n)
-{
-	curl_multi_setopt(f->multi, CURLMOPT_MAXCONNECTS, (long)n + 16);
 }
 
 struct fetch *fetch_new(struct loop *l)
 {
 	struct fetch *f = calloc(1, sizeof(*f));
 
-	if (!f)
-		return NULL;
-	f->loop = l;
-	list_init(&f->sockets);
-	loop_timer_init(&f->timeout, on_fire);
-	if (curl_global_init(CURL_GLOBAL_DEFAULT)) {
-		free(f);
-		errno = ENOMEM;
-		return NULL;
-	}
-	f->multi = curl_multi_init();
-	if (!f->multi) {
-		curl_global_cleanup();
-		free(f);
-		errno = ENOMEM;
-		return NULL;
-	}
-	curl_multi_setopt(f->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-	curl_multi_setopt(f->multi, CURLMOPT_SOCKETDATA, f);
-	curl_multi_setopt(f->multi, CURLMOPT_TIMERFUNCTION, on_timeout);
-	curl_multi_setopt(f->multi, CURLMOPT_TIMERDATA, f);
+	if (f)
+		f->loop = l;
 	return f;
 }
 
@@ -247,35 +507,6 @@ void fetch_free(struct fetch *f)
 {
 	if (!f)
 		return;
-	curl_multi_cleanup(f->multi);
-	/* Idle connections that libcurl did not watch any more have no sock. */
-	list_for_each_safe (it, tmp, &f->sockets) {
-		struct sock *k = container_of(it, struct sock, link);
-
-		loop_fd_del(&k->fd);
-		list_del(&k->link);
-		free(k);
-	}
-	loop_timer_del(f->loop, &f->timeout);
-	curl_global_cleanup();
+	buf_free(&f->spare);
 	free(f);
-}
-
-const char *fetch_key(struct fetch_key *k, uint64_t now_ns)
-{
-	ssize_t n;
-	int fd;
-
-	if (!k->file)
-		return NULL;
-	if (k->read_ns && now_ns - k->read_ns < KEY_INTERVAL)
-		return k->text[0] ? k->text : NULL;
-	k->read_ns = now_ns;
-	fd = open(k->file, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, k->text, sizeof(k->text) - 1);
-	if (fd >= 0)
-		close(fd);
-	k->text[n > 0 ? n : 0] = '\0';
-	k->text[strcspn(k->text, "\r\n")] = '\0';
-	return k->text[0] ? k->text : NULL;
 }

@@ -26,6 +26,7 @@
 #define TIMEOUT_NS	(5 * NS_PER_S)
 #define FAILS_DOWN	2
 #define FAILS_UNKNOWN	3
+#define TOGETHER_MAX	8 /* questions asked in one turn; more would delay what else the loop has to do */
 
 enum what { W_METRICS, W_MODELS, W_HEALTH, W_VERSION };
 #define W_N (W_VERSION + 1)
@@ -57,7 +58,6 @@ struct scrape {
 	struct scrape_sink sink;
 	struct fetch *fetch;
 	struct list targets;
-	unsigned ntargets;
 	struct rng rng;
 	struct fetch_key *keys; /* of each pool */
 };
@@ -100,24 +100,25 @@ static const char *key_of(const struct job *j)
 	return fetch_key(k, loop_now(s->loop));
 }
 
+static uint64_t interval_of(const struct job *j)
+{
+	return j->what == W_METRICS  ? pool_of(j)->scrape_interval
+	       : j->what == W_HEALTH ? pool_of(j)->health_interval
+				     : MODELS_INTERVAL;
+}
+
 static void again(struct job *j)
 {
 	struct scrape *s = j->t->s;
-	uint64_t every = MODELS_INTERVAL;
+	double every = (double)interval_of(j) * (0.9 + 0.2 * rng_unit(&s->rng));
 
-	if (j->what == W_METRICS)
-		every = pool_of(j)->scrape_interval;
-	else if (j->what == W_HEALTH)
-		every = pool_of(j)->health_interval;
-	every = (uint64_t)((double)every * (0.9 + 0.2 * rng_unit(&s->rng)));
-	(void)loop_timer_set(s->loop, &j->due, time_mono() + every);
+	(void)loop_timer_set(s->loop, &j->due, time_mono() + (uint64_t)every);
 }
 
 static void failed(struct job *j, const char *why);
 
-static void due(struct loop_timer *t)
+static void ask(struct job *j)
 {
-	struct job *j = container_of(t, struct job, due);
 	char url[256];
 
 	if (j->ask.running)
@@ -126,6 +127,30 @@ static void due(struct loop_timer *t)
 	if (fetch_go(&j->ask, "GET", url, key_of(j), j->what == W_HEALTH ? pool_of(j)->health_timeout : TIMEOUT_NS)) {
 		failed(j, "out of memory");
 		again(j);
+	}
+}
+
+/* Waking up costs more than asking: what is due soon comes along. */
+static void due(struct loop_timer *t)
+{
+	struct job *first = container_of(t, struct job, due);
+	struct scrape *s = first->t->s;
+	uint64_t now = loop_now(s->loop);
+	unsigned n = 1;
+
+	ask(first);
+	list_for_each (it, &s->targets) {
+		struct target *other = container_of(it, struct target, link);
+
+		for (unsigned i = 0; i < W_N && n < TOGETHER_MAX; i++) {
+			struct job *j = &other->jobs[i];
+
+			if (!loop_timer_armed(&j->due) || j->due.node.key > now + interval_of(j) / 5)
+				continue;
+			loop_timer_del(s->loop, &j->due);
+			ask(j);
+			n++;
+		}
 	}
 }
 
@@ -240,7 +265,7 @@ static void want_version(struct target *t, bool retry)
 		return;
 	t->version_asked = true;
 	t->version_of = start;
-	due(&t->jobs[W_VERSION].due);
+	ask(&t->jobs[W_VERSION]);
 }
 
 /* What the engine does to chats: by its version, by the configuration's where the pod's is of no use. */
@@ -280,7 +305,7 @@ static void take(struct job *j)
 	}
 }
 
-static void refused(struct job *j, long status)
+static void refused(struct job *j, unsigned status)
 {
 	const struct config_pool *c = pool_of(j);
 	char why[100], url[256];
@@ -296,7 +321,7 @@ static void refused(struct job *j, long status)
 	else if (status == 404)
 		snprintf(why, sizeof(why), "404 at %.80s", url);
 	else
-		snprintf(why, sizeof(why), "status %ld", status);
+		snprintf(why, sizeof(why), "status %u", status);
 	if (j->what == W_HEALTH && (status == 401 || status == 403)) {
 		/* Whoever refuses is alive. */
 		take_health(j);
@@ -329,11 +354,6 @@ static void done(struct fetch_ask *a)
 
 /* --- pods --- */
 
-static void connections(struct scrape *s)
-{
-	fetch_keep(s->fetch, s->ntargets * W_N);
-}
-
 void scrape_add(struct scrape *s, struct pod *p)
 {
 	struct target *t = calloc(1, sizeof(*t));
@@ -344,8 +364,6 @@ void scrape_add(struct scrape *s, struct pod *p)
 	t->pod = pod_ref(p);
 	t->version_of = NAN;
 	list_add_tail(&s->targets, &t->link);
-	s->ntargets++;
-	connections(s);
 	t->jobs[W_VERSION].t = t;
 	find_rules(t);
 	for (unsigned i = 0; i < W_N; i++) {
@@ -372,7 +390,6 @@ static void target_free(struct target *t)
 		fetch_fini(&j->ask);
 	}
 	list_del(&t->link);
-	s->ntargets--;
 	pod_unref(t->pod);
 	free(t);
 }
@@ -384,7 +401,6 @@ void scrape_remove(struct scrape *s, struct pod *p)
 
 		if (t->pod == p) {
 			target_free(t);
-			connections(s);
 			return;
 		}
 	}

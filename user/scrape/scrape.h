@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * How loaded a pod says it is, which models it serves, whether it is alive: GET /metrics, /v1/models and the health
- * path through libcurl on the loop, at intervals with ±10 % jitter. Engines' metric names and their quirks: metrics.c.
+ * path on the loop, at intervals with ±10 % jitter. Engines' metric names and their quirks: metrics.c.
  *
  * Threads: the loop's.
  */
