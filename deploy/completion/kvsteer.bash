@@ -8,20 +8,20 @@ _kvsteer()
 	declare -F _get_comp_words_by_ref >/dev/null && _get_comp_words_by_ref -n : cur prev
 	case $prev in
 	--control|--template|--tokenizer-config|--cache-dir) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-	-m|--model|-n|--lines|--set|--repeat) return ;;
+	-m|--model|-n|--lines|--set|--repeat|--pod) return ;;
 	esac
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		--control|-m|--model|-n|--lines|--set|--template|--tokenizer-config|--api|--repeat|--cache-dir) ((i++)) ;;
+		--control|-m|--model|-n|--lines|--set|--template|--tokenizer-config|--api|--repeat|--cache-dir|--pod) ((i++)) ;;
 		-*) ;;
 		*) if [ -z "$object" ]; then object=${COMP_WORDS[i]}; elif [ -z "$verb" ]; then verb=${COMP_WORDS[i]}; fi ;;
 		esac
 	done
 	case $cur in
-	-*) object=-; verb=; words='--control --json --model --lines --rst --set --template --tokenizer-config --api --repeat --time --cache-dir --decode --special --help --version' ;;
+	-*) object=-; verb=; words='--control --json --model --lines --rst --set --template --tokenizer-config --api --repeat --time --cache-dir --decode --special --tokens --pod --help --version' ;;
 	esac
 	case $object/$verb in
-	/) words='status pod decision index config flow model bpf reload drain version completion' ;;
+	/) words='status pod decision index config flow model doctor bpf reload drain version completion' ;;
 	pod/) words='list show drain undrain' ;;
 	pod/show) words=$(kvsteer pod list 2>/dev/null | awk 'NR > 1 && $1 !~ /:$/ { print $1 }') ;;
 	pod/drain) words=$(kvsteer pod list 2>/dev/null | awk 'NR > 1 && $1 !~ /:$/ { print $1 }') ;;
@@ -38,6 +38,7 @@ _kvsteer()
 	model/render) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
 	model/tokenize) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
 	model/add) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+	doctor/*) words=$(kvsteer pod list 2>/dev/null | awk 'NR > 1 && $1 !~ /:$/ { print $1 }') ;;
 	bpf/) words='show dump unload' ;;
 	completion/) words='bash' ;;
 	esac

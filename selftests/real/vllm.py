@@ -372,6 +372,28 @@ def case_responses_of_openais_api(r):
           {"max_output_tokens": 12}, answered, lambda body, text: body["input"].append({"role": "user", "content": [{"type": "input_text", "text": text}]}))
 
 
+def examine(r, *args):
+    out = subprocess.run([os.path.join(lib.BIN, "kvsteer"), "--control", r.g.ctl, "-j", "doctor", "--cache-dir", r.w.path("cache"), *args],
+                         capture_output=True, text=True, timeout=120)
+    need(out.returncode in (0, 1) and out.stdout, "kvsteer doctor: exit %d %s" % (out.returncode, out.stderr))
+    return [f for p in json.loads(out.stdout)["pods"] for f in p["findings"]]
+
+
+def case_doctor_finds_nothing_wrong(r):
+    found = examine(r)
+    need(not [f for f in found if f["result"] != "ok"], "%s" % [f for f in found if f["result"] != "ok"])
+    need(len([f for f in found if f["check"] in ("template", "tokenizer") and "the same" in f["what"]]) == 5 * len(r.engines), "%s" % found)
+
+
+def case_predictions_hold(r):
+    """What the meter says of all that was asked until now."""
+    time.sleep(1.2)
+    pods = [r.g.ask("pod.show", pod=e.name) for e in r.engines]
+    need(all(p["predictions"] == "hold" for p in pods), "%s" % [(p["predictions"], p["doubts"], p["compared"]) for p in pods])
+    print("NOTE: %d answers compared, %d of the last ones off" % (sum(c["compared"] for p in pods for c in p["compared"]),
+                                                                sum(c["recent_off"] for p in pods for c in p["compared"])), flush=True)
+
+
 def case_curl(r):
     p = r.text(480)
     got = []

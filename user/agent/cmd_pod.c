@@ -142,6 +142,19 @@ static void write_times(struct agent *a, const struct pod *p, struct jw *w)
 	jw_knum(w, "spliced_gap_p99_s", quantile(&t.gap, 0.99));
 }
 
+/* What its pool's configuration says of its model. */
+static void write_config(const struct config_pool *c, struct jw *w)
+{
+	jw_kstr(w, "model_path", c->model_path);
+	jw_kstr(w, "chat_template", c->chat_template);
+	jw_kstr(w, "api_key_file", c->api_key_file);
+	jw_key(w, "configured_models");
+	jw_arr(w);
+	for (unsigned i = 0; i < c->nmodels; i++)
+		jw_str(w, c->models[i]);
+	jw_end_arr(w);
+}
+
 static void write_row(void *arg, const struct truth_row *row, enum truth_kind kind, const struct truth_view *v)
 {
 	struct jw *w = arg;
@@ -221,6 +234,13 @@ static void write_details(struct agent *a, struct pod *p, struct jw *w)
 	jw_ku64(w, "ejections", atomic_load(&p->ejections));
 	jw_ku64(w, "garbage", atomic_load(&p->garbage));
 	jw_ku64(w, "speculative", guessed);
+	write_config(&a->cfg->pools[p->pool], w);
+	jw_key(w, "last_event");
+	if (atomic_load(&p->event_seq))
+		jw_u64(w, atomic_load(&p->event_seq) - 1);
+	else
+		jw_null(w);
+	jw_ku64(w, "event_gaps", atomic_load(&p->event_gaps));
 	jw_ku64(w, "event_block_size", atomic_load(&p->event_block));
 	jw_kbool(w, "hybrid", atomic_load(&p->hybrid));
 	write_truth(a, p, w);

@@ -27,6 +27,8 @@ enum cli_flag {
 	FLAG_DECODE = 512,
 	FLAG_SPECIAL = 1024,
 	FLAG_API = 2048,
+	FLAG_TOKENS = 4096,
+	FLAG_POD = 8192,
 };
 
 #define CLI_SET_MAX 64
@@ -44,7 +46,8 @@ struct cli {
 	unsigned repeat;			 /* --repeat */
 	bool time;				 /* --time */
 	const char *cache;			 /* --cache-dir */
-	bool decode, special;
+	bool decode, special, tokens;
+	const char *pod; /* --pod: URL */
 };
 
 struct verb {
@@ -66,7 +69,7 @@ struct object {
 #define OBJECT_VERBS(v) .n = sizeof(v) / sizeof((v)[0]), .verbs = (v)
 
 extern const struct object object_status, object_pod, object_decision, object_index, object_config, object_bpf,
-	object_flow, object_model, object_reload, object_drain, object_version, object_completion;
+	object_flow, object_model, object_doctor, object_reload, object_drain, object_version, object_completion;
 extern const struct object *const cli_objects[]; /* ends with NULL */
 
 /* Say what is wrong and return <code>. */

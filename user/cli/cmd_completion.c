@@ -18,19 +18,22 @@ static const char head[] =
 	"\tcase $prev in\n"
 	"\t--control|--template|--tokenizer-config|--cache-dir) mapfile -t COMPREPLY < <(compgen -f -- \"$cur\"); "
 	"return ;;\n"
-	"\t-m|--model|-n|--lines|--set|--repeat) return ;;\n"
+	"\t-m|--model|-n|--lines|--set|--repeat|--pod) return ;;\n"
 	"\tesac\n"
 	"\tfor ((i = 1; i < COMP_CWORD; i++)); do\n"
 	"\t\tcase ${COMP_WORDS[i]} in\n"
-	"\t\t--control|-m|--model|-n|--lines|--set|--template|--tokenizer-config|--api|--repeat|--cache-dir) ((i++)) ;;\n"
+	"\t\t--control|-m|--model|-n|--lines|--set|--template|--tokenizer-config|--api|--repeat|--cache-dir|--pod) "
+	"((i++)) "
+	";;\n"
 	"\t\t-*) ;;\n"
 	"\t\t*) if [ -z \"$object\" ]; then object=${COMP_WORDS[i]}; elif [ -z \"$verb\" ]; then "
 	"verb=${COMP_WORDS[i]}; fi ;;\n"
 	"\t\tesac\n"
 	"\tdone\n"
 	"\tcase $cur in\n"
-	"\t-*) object=-; verb=; words='--control --json --model --lines --rst --set --template --tokenizer-config --api "
-	"--repeat --time --cache-dir --decode --special --help --version' ;;\n"
+	"\t-*) object=-; verb=; words='--control --json --model --lines --rst --set --template --tokenizer-config "
+	"--api "
+	"--repeat --time --cache-dir --decode --special --tokens --pod --help --version' ;;\n"
 	"\tesac\n"
 	"\tcase $object/$verb in\n";
 
@@ -42,16 +45,18 @@ static const char foot[] = "\tesac\n"
 
 static void put_verbs(const struct object *o)
 {
-	printf("\t%s/) words='", o->name);
-	for (unsigned i = 0; i < o->n; i++)
-		printf("%s%s", i ? " " : "", o->verbs[i].name);
-	puts("' ;;");
+	if (o->verbs[0].name) {
+		printf("\t%s/) words='", o->name);
+		for (unsigned i = 0; i < o->n; i++)
+			printf("%s%s", i ? " " : "", o->verbs[i].name);
+		puts("' ;;");
+	}
 	for (unsigned i = 0; i < o->n; i++) {
 		const struct verb *v = &o->verbs[i];
 
 		if (!v->complete || !*v->complete)
 			continue;
-		printf("\t%s/%s) ", o->name, v->name);
+		printf("\t%s/%s) ", o->name, v->name ? v->name : "*");
 		if (strcmp(v->complete, "file") == 0)
 			puts("mapfile -t COMPREPLY < <(compgen -f -- \"$cur\"); return ;;");
 		else if (strcmp(v->complete, "flow") == 0)
@@ -69,7 +74,7 @@ static int bash(struct cli *c, int argc, char **argv)
 		printf("%s%s", o == cli_objects ? "" : " ", (*o)->name);
 	puts("' ;;");
 	for (const struct object *const *o = cli_objects; *o; o++)
-		if ((*o)->verbs[0].name)
+		if ((*o)->verbs[0].name || (*o)->verbs[0].complete)
 			put_verbs(*o);
 	fputs(foot, stdout);
 	return CLI_OK;

@@ -2,9 +2,11 @@
 #include "cli/cmd_model.h"
 
 static const struct verb verbs[] = {
-	{ "render", "--template FILE [--tokenizer-config FILE] [--api NAME] REQUEST.json|-",
-	  "a chat request's text, as the engine makes it",
-	  FLAG_TEMPLATE | FLAG_TOKENIZER_CONFIG | FLAG_API | FLAG_REPEAT | FLAG_TIME, 1, 1, "file", model_render },
+	{ "render", "--template FILE [--tokenizer-config FILE] [--api NAME] [--tokens] [--pod URL] REQUEST.json|-",
+	  "a chat request's text, as the engine makes it; its tokens; where a pod makes others",
+	  FLAG_TEMPLATE | FLAG_TOKENIZER_CONFIG | FLAG_API | FLAG_REPEAT | FLAG_TIME | FLAG_MODEL | FLAG_CACHE |
+		  FLAG_TOKENS | FLAG_POD,
+	  1, 1, "file", model_render },
 	{ "tokenize", "--model DIR [--special] [--decode] [FILE|-]",
 	  "a text's token ids, as the engine has them; and back", FLAG_MODEL | FLAG_CACHE | FLAG_SPECIAL | FLAG_DECODE,
 	  0, 1, "file", model_tokenize },

@@ -9,19 +9,11 @@
 #define CONTROL_DEFAULT "/run/kvsteer/kvsteer.sock"
 #define CACHE_DEFAULT	"/var/cache/kvsteer"
 
-const struct object *const cli_objects[] = { &object_status,
-					     &object_pod,
-					     &object_decision,
-					     &object_index,
-					     &object_config,
-					     &object_flow,
-					     &object_model,
-					     &object_bpf,
-					     &object_reload,
-					     &object_drain,
-					     &object_version,
-					     &object_completion,
-					     NULL };
+const struct object *const cli_objects[] = {
+	&object_status, &object_pod,	 &object_decision,   &object_index, &object_config,
+	&object_flow,	&object_model,	 &object_doctor,     &object_bpf,   &object_reload,
+	&object_drain,	&object_version, &object_completion, NULL
+};
 
 static const struct {
 	const char *option, *doc;
@@ -41,6 +33,8 @@ static const struct {
 	{ "--cache-dir DIR", "where compiled tokenizers are (" CACHE_DEFAULT ")", FLAG_CACHE },
 	{ "--decode", "ids to text", FLAG_DECODE },
 	{ "--special", "with the ids that are put around a prompt", FLAG_SPECIAL },
+	{ "--tokens", "tokens instead of the text", FLAG_TOKENS },
+	{ "--pod URL", "compare with what this pod makes", FLAG_POD },
 	{ "-h, --help", "this text", 0 },
 	{ "-V, --version", "version", 0 },
 };
@@ -174,6 +168,8 @@ int main(int argc, char **argv)
 		{ "cache-dir", required_argument, NULL, 'C' },
 		{ "decode", no_argument, NULL, 'd' },
 		{ "special", no_argument, NULL, 'S' },
+		{ "tokens", no_argument, NULL, 'o' },
+		{ "pod", required_argument, NULL, 'P' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
@@ -249,6 +245,14 @@ int main(int argc, char **argv)
 		case 'S':
 			c.special = true;
 			flags |= FLAG_SPECIAL;
+			break;
+		case 'o':
+			c.tokens = true;
+			flags |= FLAG_TOKENS;
+			break;
+		case 'P':
+			c.pod = optarg;
+			flags |= FLAG_POD;
 			break;
 		case 'h':
 			want_help = true;

@@ -121,6 +121,8 @@ struct pod {
 	_Atomic bool index_stale;
 	_Atomic uint32_t event_block; /* tokens of a block, as the last event said; 0: none has */
 	_Atomic uint64_t told;	      /* blocks that its events have told, copies too */
+	_Atomic uint64_t event_seq;   /* number of the last batch of events, of any rank, + 1; 0: none has come */
+	_Atomic uint64_t event_gaps;  /* that were seen in these numbers */
 	_Atomic bool hybrid;	      /* its events tell of cache groups that are not indexed */
 	_Atomic uint32_t chat_lacks;  /* model/chat.h: rules that its engine lacks; UINT32_MAX: not known */
 	/* control thread only */

@@ -136,6 +136,7 @@ static void apply(struct stream *s, uint64_t seq, const void *payload, size_t le
 	s->recent[seq % RECENT] = hash_bytes(payload, len, seq);
 	s->cursor = seq;
 	s->have = true;
+	atomic_store_explicit(&s->f->pod->event_seq, seq + 1, memory_order_relaxed);
 	count(s, STATS_EVENT_BATCHES);
 	orphans = stream_apply(s, payload, len);
 	if (orphans && s->stale & STALE_SUSPECT) {
@@ -316,8 +317,10 @@ static void live(struct stream *s, uint64_t seq, const void *payload, size_t len
 	if (s->have && seq != s->cursor + 1) {
 		uint64_t from = s->cursor + 1;
 
-		if (!s->asked || s->asked_from != from)
+		if (!s->asked || s->asked_from != from) {
 			count(s, STATS_EVENT_GAP);
+			atomic_fetch_add_explicit(&s->f->pod->event_gaps, 1, memory_order_relaxed);
+		}
 		if (can_ask(s) && (!s->asked || s->asked_from != from)) {
 			s->asked = true;
 			s->asked_from = from;
