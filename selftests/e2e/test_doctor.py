@@ -148,6 +148,15 @@ def test_a_pod_that_is_gone_is_found_and_nothing_else_is_asked(w):
     finds(fs, "reach", "fail", "onnect", "is the engine up")
 
 
+def test_a_version_whose_rules_are_not_known_is_named(w):
+    sim = w.sim("--vllm-version", "9.99.0")
+    g = rig(w, sim)
+    until(lambda: g.pod_state(sim)["version"], "the version is known")
+    fs = doctor(w, g)
+    only(fs, "engine")
+    finds(fs, "engine", "warn", "vLLM 9.99.0: ")
+
+
 def test_what_predictions_show_is_shown(w):
     sim = w.sim()
     g = rig(w, sim, pool=POOL + "\nprefix: {drift-samples: 4}")

@@ -144,12 +144,15 @@ static void check_models(struct exam *x)
 static void check_engine(struct exam *x)
 {
 	const char *engine = text(x, "engine"), *version = text(x, "version");
+	char why[200];
 
 	if (strcmp(engine, "unknown") == 0)
 		doctor_say(x->d, "engine", FINDING_WARN,
 			   "give the pool metrics (port, path) at which the pod's metrics are read",
 			   "its metrics are none that are known%s%s", *text(x, "last_error") ? ": " : "",
 			   text(x, "last_error"));
+	else if (strcmp(engine, "vllm") == 0 && chat_rules_lacking(version, why, sizeof(why)) == CHAT_RULES_UNKNOWN)
+		doctor_say(x->d, "engine", FINDING_WARN, NULL, "vLLM %s: %s", version, why);
 	else
 		doctor_say(x->d, "engine", FINDING_OK, NULL, "%s %s", engine, version);
 }

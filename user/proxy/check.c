@@ -19,7 +19,7 @@ static bool is_explained(const struct request *r, const struct check *k, enum st
 	return true;
 }
 
-void check_answer(struct request *r, bool known, uint32_t reported)
+void check_answer(struct request *r, bool known, uint32_t reported, uint32_t prompt)
 {
 	const struct leg *leg = &r->legs[r->leg];
 	const struct check *k = &leg->check;
@@ -29,9 +29,9 @@ void check_answer(struct request *r, bool known, uint32_t reported)
 				  .pod = leg->pod->id,
 				  .predicted = k->sure,
 				  .reported = reported,
-				  .prompt = r->usage.usage.prompt,
+				  .prompt = prompt,
 				  .block = k->block,
-				  .kind = r->kind == API_CHAT ? TRUTH_CHATS : TRUTH_COMPLETIONS };
+				  .kind = api_is_chat(r->kind) ? TRUTH_CHATS : TRUTH_COMPLETIONS };
 	enum stats_id result = STATS_CHECK_RIGHT;
 	bool under = known && reported > k->sure + k->block;
 

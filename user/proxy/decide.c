@@ -147,7 +147,7 @@ static void scale_row(struct deciding *d, unsigned i, double by)
 /* What a pod's events tell of a model counts for what it was worth lately. */
 static void doubt(struct deciding *d)
 {
-	unsigned kind = d->in->kind == API_CHAT ? TRUTH_CHATS : TRUTH_COMPLETIONS;
+	unsigned kind = api_is_chat(d->in->kind) ? TRUTH_CHATS : TRUTH_COMPLETIONS;
 	const char *base = d->route ? d->route->base : d->in->model;
 	uint64_t model = d->s->ndoubts ? truth_model(base) : 0;
 
@@ -159,6 +159,7 @@ static void doubt(struct deciding *d)
 		for (unsigned i = 0; i < d->nrows; i++)
 			if (d->w->rows[i].pod == of->pod) {
 				d->w->checks[i].doubted = true;
+				d->w->checks[i].scale = of->is.scale[kind];
 				scale_row(d, i, (double)of->is.scale[kind]);
 			}
 	}
@@ -244,6 +245,9 @@ static void settle_row(struct deciding *d, unsigned row)
 	d->w->rows[row].in_disk = hit->in_tier[TIER_DISK];
 	d->w->row_blocks[row] = hit->blocks;
 	d->bytes[row] = (uint32_t)hit->bytes;
+	d->w->checks[row].sure = hit->tokens;
+	if (d->w->checks[row].doubted)
+		scale_row(d, row, (double)d->w->checks[row].scale);
 }
 
 static uint32_t prompt_tokens(const struct deciding *d)
@@ -581,6 +585,7 @@ static void rest_inside(struct deciding *d)
 	if (i == d->s->npods || !d->route || settle_text(d))
 		return; /* it has left meanwhile */
 	d->w->rows[0] = (struct sched_row){ .pod = (uint16_t)i, .matched = known ? leg->matched : 0 };
+	d->w->checks[0] = (struct check){ .why_not = STATS_CHECK_TEXT };
 	d->pods[0] = leg->pod;
 	d->hit[0] = NO_HIT;
 	d->nrows = 1;

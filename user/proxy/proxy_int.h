@@ -114,6 +114,7 @@ struct check {
 	bool guessed;	       /* what was sent to it says more than its events do */
 	bool queued;	       /* behind others that had no first token */
 	bool doubted;
+	float scale; /* then: what a token of <sure> has been worth */
 };
 
 /* A leg to try. */
@@ -376,8 +377,8 @@ int decide(struct request *r, struct refusal *no);
 bool decide_early(struct request *r); /* true: the rest of the body cannot change it, and legs[] are filled */
 void decide_rest(struct request *r);  /* after that: all of the body is here */
 
-/* check.c: the answer of the leg under way is whole, and has told its cached tokens (<known>) */
-void check_answer(struct request *r, bool known, uint32_t reported);
+/* check.c: the answer of the leg under way is whole; it has told the tokens of its prompt, cached ones if <known> */
+void check_answer(struct request *r, bool known, uint32_t reported, uint32_t prompt);
 
 /* guess.c: what the pod of the leg under way will hold, told to the index's writer */
 void guess_tell(struct request *r);

@@ -395,7 +395,7 @@ static void learn_from_usage(struct request *r)
 	stats_add(w->st, STATS_PROMPT_TOKENS, prompt);
 	if (r->text_bytes >= 64 && prompt)
 		learn_density(r->pool, (int64_t)(r->text_bytes * 256 / prompt));
-	check_answer(r, g->cached_known, g->cached);
+	check_answer(r, g->cached_known, g->cached, prompt);
 	if (g->cached_known) {
 		r->d->reported = g->cached;
 		r->d->reported_known = true;
