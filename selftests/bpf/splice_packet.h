@@ -52,6 +52,8 @@ struct packet {
 	unsigned sacks;
 	struct sack sack[4];
 	bool other_options; /* 12 bytes of what is no SACK */
+	unsigned noptions;  /* or these, a multiple of 4 */
+	uint8_t raw_options[40];
 	uint8_t tos;
 	unsigned padding;
 	bool jumbo;
@@ -66,7 +68,7 @@ struct result {
 	uint16_t win, frag;
 	unsigned payload, sacks, options;
 	struct sack sack[4];
-	bool sum_ok, nops, data_ok;
+	bool sum_ok, nops, sack_only, data_ok, same; /* options: only NOPs, or a SACK first and then NOPs */
 	unsigned len;
 };
 
@@ -146,6 +148,10 @@ static inline uint8_t letter(uint32_t number)
 
 static inline unsigned options_build(uint8_t *o, const struct packet *p)
 {
+	if (p->noptions) {
+		memcpy(o, p->raw_options, p->noptions);
+		return p->noptions;
+	}
 	if (p->other_options) {
 		memset(o, 1, 12);
 		o[2] = 8;
@@ -260,6 +266,10 @@ static inline void packet_read(struct result *r, int family, const uint8_t *b, u
 	r->nops = true;
 	for (unsigned i = 20; i < doff; i++)
 		r->nops &= tcp[i] == 1;
+	r->sack_only = doff >= 32 && get32(tcp + 20) >> 8 == 0x010105 && tcp[23] >= 10 && tcp[23] % 8 == 2 &&
+		       22U + tcp[23] <= doff;
+	for (unsigned i = 22U + tcp[23]; r->sack_only && i < doff; i++)
+		r->sack_only = tcp[i] == 1;
 	if (doff >= 32 && tcp[23] <= 34 && tcp[20] == 1 && tcp[21] == 1 && tcp[22] == 5)
 		r->sacks = (tcp[23] - 2) / 8;
 	for (unsigned i = 0; i < r->sacks && i < 4; i++)
@@ -286,6 +296,7 @@ static inline void raw_run(uint8_t *in, unsigned len, enum hook_under_test h, ui
 	r->verdict = (int)o.retval;
 	r->mark = ctx.mark;
 	packet_read(r, family, out, o.data_size_out);
+	r->same = o.data_size_out == len && memcmp(out, in, len) == 0;
 	r->data_ok =
 		r->payload == 0 || memcmp(out + o.data_size_out - r->payload, in + len - r->payload, r->payload) == 0;
 }

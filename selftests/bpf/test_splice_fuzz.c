@@ -45,6 +45,30 @@ static uint32_t number(bool client, const struct kvs_splice *sp)
 	return chance(80) ? at + rnd(2200) - 1100 : chance(50) ? at + rnd(200000) - 100000 : (uint32_t)rng;
 }
 
+/* Options of every kind: in and out of place, with impossible lengths, cut. */
+static unsigned options_make(uint8_t o[40])
+{
+	static const uint8_t kinds[][2] = { { 2, 4 },  { 3, 3 },   { 4, 2 },  { 5, 10 }, { 5, 18 },
+					    { 8, 10 }, { 19, 18 }, { 30, 8 }, { 34, 6 }, { 254, 5 } };
+	unsigned n = 4 + rnd(10) * 4, at = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		o[i] = (uint8_t)rnd(256);
+	while (at < n) {
+		unsigned k = rnd(sizeof(kinds) / 2), len = chance(10) ? rnd(4) : chance(10) ? rnd(256) : kinds[k][1];
+
+		if (chance(30)) {
+			o[at++] = chance(90); /* NOP, or the end of all */
+			continue;
+		}
+		o[at] = kinds[k][0];
+		if (at + 1 < n)
+			o[at + 1] = (uint8_t)len;
+		at += len < 2 ? 2 : len;
+	}
+	return n;
+}
+
 static void packet_make(struct packet *p, enum hook_under_test *h, const struct kvs_splice *sp)
 {
 	static char text[3000];
@@ -54,6 +78,8 @@ static void packet_make(struct packet *p, enum hook_under_test *h, const struct 
 	client = *h == CI || *h == CE;
 	memset(p, 0, sizeof(*p));
 	p->flags = chance(70) ? ACK : chance(50) ? ACK | PSH : (uint8_t)rnd(256) & (uint8_t)~SYN;
+	if (chance(3))
+		p->flags |= SYN;
 	p->seq = chance(30) ? (*h == CI ? CR : *h == PE ? UE : number(client, sp)) : number(client, sp);
 	/* The stack of this host is not hostile: it numbers what it sends as it should. */
 	if (*h == CE)
@@ -76,6 +102,7 @@ static void packet_make(struct packet *p, enum hook_under_test *h, const struct 
 	for (unsigned i = 0; i < p->sacks; i++)
 		p->sack[i] = (struct sack){ number(client, sp), number(client, sp) };
 	p->other_options = chance(5);
+	p->noptions = chance(15) ? options_make(p->raw_options) : 0;
 	p->tos = (uint8_t)rnd(4);
 	p->padding = chance(5) ? rnd(10) : 0;
 	p->mark = *h == CI && chance(15) ? MARK_POD : *h > PI && chance(5) ? MARK_TO_POD + (chance(50) ? 1 : 0) : 0;
@@ -94,6 +121,55 @@ static void random_splice(struct kvs_splice *sp)
 		sp->c.snd_una = CS - rnd(100);
 }
 
+/* What goes to a peer: flags, options, window, and how far it reaches. */
+static void peers_check(const struct packet *p, enum hook_under_test h, const struct result *r,
+			const struct kvs_splice *was, const struct kvs_splice *is)
+{
+	uint8_t may = ACK | (h == PI ? PSH : 0) | (is->flags & KVS_F_ORPHAN ? FIN : 0);
+	uint32_t end = p->seq + p->payload;
+	uint64_t win = (uint64_t)p->win << was->c.ws_rem, told = (uint64_t)r->win << was->u.ws_loc;
+
+	if (h == CI ? p->flags & RST : is->flags & KVS_F_ORPHAN)
+		may |= RST;
+	if (r->flags & (uint8_t)~may)
+		bad("flags %x to a peer, of %x", r->flags, p->flags);
+	if (h == PI && r->flags & FIN && !(is->flags & KVS_F_END && end == is->u_end))
+		bad("FIN at %x to the client, the end is %x", end, is->u_end);
+	if (r->options && !r->nops && !(h == CI && r->sack_only))
+		bad("options to a peer");
+	if (r->flags & RST)
+		return;
+	if (h == CI && told > win)
+		bad("the pod has window %llu, the client's is %llu", (unsigned long long)told, (unsigned long long)win);
+	if (h == CI && was->cap && told > was->cap)
+		bad("the pod has window %llu in spite of a cap", (unsigned long long)told);
+	if (h == PI && r->win != is->c.win)
+		bad("window %u to the client, not %u", r->win, is->c.win);
+	if (h == PI && r->payload &&
+	    ((int32_t)(end - was->u_una) > 1 << 29 || (int32_t)(p->seq - was->u_una) < -(1 << 29)))
+		bad("data %x-%x far from %x", p->seq, end, was->u_una);
+}
+
+/* Who may have closed, by a packet that was well-formed. */
+static void flags_check(const struct packet *p, enum hook_under_test h, const struct kvs_splice *was,
+			const struct kvs_splice *is)
+{
+	uint32_t set = is->flags & ~was->flags;
+
+	if (set & KVS_F_CLIENT && !(h == CI && (p->flags & FIN || (p->flags & RST && p->seq == was->c.rcv_nxt))))
+		bad("the client has closed by flags %x, number %x", p->flags, p->seq);
+	if (set & KVS_F_POD_FIN && !(h == PI && p->flags & FIN))
+		bad("the pod has closed by flags %x", p->flags);
+	if (set & KVS_F_POD_RST && was->state >= KVS_ACTIVE &&
+	    !(h == PI && p->flags & RST && (int32_t)(p->seq - was->u_una) >= -1 &&
+	      (int32_t)(p->seq - was->fwd_end) <= KVS_STORE_BYTES))
+		bad("reset by the pod with %x", p->seq);
+	if (set & KVS_F_ORPHAN && !((h == CE || h == PE) && p->flags & (FIN | RST) && !(was->flags & KVS_F_CLOSING)))
+		bad("orphaned by flags %x", p->flags);
+	if (is->state >= KVS_ACTIVE && (int32_t)(is->u_una - is->fwd_end) > 1)
+		bad("u_una %x beyond %x", is->u_una, is->fwd_end);
+}
+
 /* What must hold of a packet that was well-formed when it came. */
 static void output_check(const struct packet *p, enum hook_under_test h, const struct result *r,
 			 const struct kvs_splice *was, const struct kvs_splice *is)
@@ -102,7 +178,7 @@ static void output_check(const struct packet *p, enum hook_under_test h, const s
 
 	if (r->verdict != TC_ACT_REDIRECT && r->verdict != TC_ACT_UNSPEC)
 		return;
-	if (!r->sum_ok && !(p->flags & URG))
+	if (!r->sum_ok)
 		bad("checksum or length");
 	if (!p->padding && !r->data_ok)
 		bad("payload was changed");
@@ -126,6 +202,7 @@ static void output_check(const struct packet *p, enum hook_under_test h, const s
 		return; /* to nowhere; its row is checked by the caller */
 	if (was->state < KVS_ARMED || is->state < KVS_ACTIVE)
 		bad("redirected in state %u", was->state);
+	peers_check(p, h, r, was, is);
 	if (h == CI) {
 		if (!r->to_pod || r->payload)
 			bad("not a bare ACK to the pod");
@@ -175,6 +252,43 @@ static void splice_check(const struct kvs_splice *was, const struct kvs_splice *
 			bad("range %x-%x at %x", is->ranges[i].from, is->ranges[i].to, is->wpos);
 }
 
+/* A packet of somebody else: one end's address or port is another. */
+static void forge(uint8_t *b, int family, enum hook_under_test h)
+{
+	uint8_t *ip = b + ETH_HLEN, *tcp = ip + (family == AF_INET ? 20 : 40), by = (uint8_t)(1 + rnd(255));
+
+	switch (rnd(4)) {
+	case 0:
+		tcp[rnd(4)] ^= by; /* a port */
+		break;
+	case 1: /* each other's */
+		put16(tcp, ports[h == CI ? 3 : 0]);
+		break;
+	default:
+		ip[(family == AF_INET ? 12 : 8) + rnd(family == AF_INET ? 8 : 32)] ^= by;
+	}
+}
+
+static bool is_there(int family)
+{
+	struct kvs_tuple t = tuple_of(family, KVS_SIDE_C);
+	struct kvs_conn c;
+
+	return bpf_map_lookup_elem(bpf_map__fd(skel->maps.kvs_conns), &t, &c) == 0;
+}
+
+static void listen_or_not(bool listens)
+{
+	const struct kvs_pod_key any = { .port = ports[1] };
+	const uint32_t one = 1;
+	int fd = bpf_map__fd(skel->maps.kvs_listeners);
+
+	if (listens)
+		bpf_map_update_elem(fd, &any, &one, BPF_ANY);
+	else
+		bpf_map_delete_elem(fd, &any);
+}
+
 static void episode(void)
 {
 	static uint8_t in[8192];
@@ -187,18 +301,22 @@ static void episode(void)
 	struct kvs_unbind_args u = { .splice = 1, .gen = 7, .force = KVS_UNBIND_FORCE };
 	struct kvs_splice was, is;
 
+	listen_or_not(chance(50));
 	splice_put(family, state, framing, flags, random_splice);
 	for (unsigned i = 0; i < 24; i++) {
 		enum hook_under_test h;
 		struct packet p;
 		struct result r;
 		unsigned len;
-		bool mutated;
+		bool mutated, forged;
 
 		was = splice_get(1);
 		packet_make(&p, &h, &was);
 		mutated = h <= PI && chance(15);
+		forged = h <= PI && !mutated && chance(8);
 		len = packet_build(in, family, h, &p);
+		if (forged)
+			forge(in, family, h);
 		for (unsigned k = mutated ? 1 + rnd(4) : 0; k; k--)
 			in[ETH_HLEN + rnd(chance(80) ? 60 : len - ETH_HLEN)] = (uint8_t)rnd(256);
 		if (mutated && chance(30) && len > 60)
@@ -210,8 +328,23 @@ static void episode(void)
 			bad("verdict %d", r.verdict);
 		is = splice_get(1);
 		splice_check(&was, &is);
-		if (!mutated)
-			output_check(&p, h, &r, &was, &is);
+		if (!is_there(family)) { /* a new client on the tuple of one that has left */
+			if (!(was.flags & KVS_F_CLIENT) ||
+			    (!mutated && (h != CI || forged || (p.flags & (SYN | ACK)) != SYN)))
+				bad("forgotten by flags %x, splice flags %x", p.flags, was.flags);
+			break;
+		}
+		if (mutated)
+			continue;
+		/* A stranger's own SYN may lose its timestamps. */
+		if ((forged || (h <= PI && p.flags & SYN)) &&
+		    (r.verdict != TC_ACT_UNSPEC || (!r.same && !(forged && p.flags & SYN)) ||
+		     memcmp(&was, &is, sizeof(was)) != 0))
+			bad("a %s changes something: verdict %d", forged ? "stranger" : "SYN", r.verdict);
+		if (forged || p.flags & SYN)
+			continue;
+		flags_check(&p, h, &was, &is);
+		output_check(&p, h, &r, &was, &is);
 	}
 	assert_int_equal(prog_call(bpf_program__fd(skel->progs.kvs_unbind), &u, sizeof(u)), 0);
 	assert_int_equal(stores_in_use(), 0);
@@ -263,6 +396,8 @@ static void the_rules_hold_whatever_comes(void **state)
 		ring_buffer__consume(ring);
 		runs++;
 	} while (time(NULL) < end && !(seed && !secs && runs > 2000));
+	splice_put(AF_INET, KVS_ACTIVE, KVS_CHUNKED, 0, NULL);
+	splice_put(AF_INET6, KVS_ACTIVE, KVS_CHUNKED, 0, NULL);
 	assert_int_equal(conns(), 6);
 	print_message("NOTE: %lu episodes of 24 packets\n", runs);
 }
