@@ -321,7 +321,7 @@ class Client:
 
     def __init__(self, peers, s):
         self.p, self.s, self.buf, self.used, self.born = peers, s, b"", False, time.monotonic()
-        self.name, self.sent = s.getsockname()[:2], set()
+        self.name, self.sent, self.closing = s.getsockname()[:2], set(), False
 
     def close(self):
         self.p.now.pop(self.name, None)
@@ -358,7 +358,7 @@ class Client:
             how = "reset" if getattr(e, "errno", None) else "hang"
         finally:
             p.now.pop(self.name, None)
-        return self.judge(plan, how, t)
+        return self.judge(plan, how, t, nxt)
 
     async def head(self, plan):
         while b"\r\n\r\n" not in self.buf:
@@ -373,6 +373,7 @@ class Client:
             return "status"
         if b"\r\nx-plan: %s\r\n" % plan.key.encode() not in head.lower() + b"\r\n":
             return "other"
+        self.closing |= b"\r\nconnection: close" in head.lower()
         return None
 
     async def read(self, plan, nxt):
@@ -420,7 +421,7 @@ class Client:
             if not self.buf:
                 return "exact" if until_close and at == len(want) else "cut"
 
-    def judge(self, plan, how, began):
+    def judge(self, plan, how, began, nxt):
         """Count it, and complain if it is not right. True: the connection can be used again."""
         p = self.p
         kill, took = p.killed_since(self.born), time.monotonic() - began
@@ -454,14 +455,14 @@ class Client:
         elif broken and kill and took > BREAK_WITHIN + plan.pause + len(plan.ends) * plan.gap:
             p.bad(plan, "broken by a kill, but only after %.1f s" % took)
         elif broken and not kill and plan.complete and plan.fault != "extra" and plan.client not in ("rst", "fin"):
-            if self.used and not plan.got and p.upgraded > self.born:
+            if self.used and not plan.got and (self.closing or p.upgraded + 0.5 > self.born):
                 p.counts["stale"] += 1  # an idle connection that a kvsteerd closed as it drained
             else:
                 p.bad(plan, "%s after %d of %d bytes and %.1f s, on a %s connection of %.1f s; %.1f s after an upgrade" % (
                     how, plan.got, len(plan.raw), took, "used" if self.used else "new", time.monotonic() - self.born,
                     time.monotonic() - p.upgraded))
         self.used = True
-        return how == "exact" and plan.keeps and not plan.survives and plan.client != "fin"
+        return how == "exact" and plan.keeps and (not self.closing or bool(nxt)) and not plan.survives and plan.client != "fin"
 
 
 class Chaos:
