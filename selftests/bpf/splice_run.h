@@ -79,7 +79,7 @@ static inline void rows_print(void)
 	union kvs_row_counts c;
 
 	rows_read(skel->maps.kvs_rows, &c);
-	fprintf(stderr, "stuck:");
+	fprintf(stderr, "rows:");
 	for (unsigned i = 0; i < KVS_ROWS_N; i++)
 		if (c.row[i])
 			fprintf(stderr, " %s=%llu", row_of[i].name, (unsigned long long)c.row[i]);
@@ -252,6 +252,33 @@ static inline void survived(int family, unsigned streams)
 		}
 	}
 	conns_collect();
+}
+
+/* --- conntrack --- */
+
+/* Packets of this namespace that conntrack could not assign. */
+static inline unsigned invalid_packets(void)
+{
+	FILE *f = fopen("/proc/net/stat/nf_conntrack", "r");
+	unsigned n, sum = 0;
+	char line[512];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) /* the first line has names, which are no numbers */
+		if (sscanf(line, "%*x %*x %*x %*x %x", &n) == 1)
+			sum += n;
+	fclose(f);
+	return sum;
+}
+
+static inline void invalid_assert_none(const char *after)
+{
+	unsigned n = invalid_packets();
+
+	if (!n)
+		return;
+	rows_print();
+	fail_msg("conntrack could not assign %u packets; found after: %s", n, after);
 }
 
 #endif
