@@ -36,6 +36,8 @@ ALL_LDFLAGS = $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(COVERAGE_FLAGS) $(LDFLA
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 LIBS = $(PKG_LIBS) -lresolv -lm -lpthread
+# The command line alone asks by libcurl: hubs speak TLS. The daemon has a client of its own.
+LIBS_kvsteer := $(shell pkg-config --libs libcurl 2>/dev/null)
 
 Q := $(if $(V),,@)
 msg = $(if $(V),,@printf '  %-8s %s\n' $(1) $(2);)
@@ -80,7 +82,7 @@ help: ## this list
 # What the compiler cannot say well: which package is missing.
 need:
 	@command -v pkg-config >/dev/null || { echo 'kvsteer: pkg-config is missing; run: make deps' >&2; exit 1; }
-	@for p in $(PKGS); do pkg-config --exists $$p || { echo "kvsteer: library $$p is missing; run: make deps" >&2; exit 1; }; done
+	@for p in $(PKGS) libcurl; do pkg-config --exists $$p || { echo "kvsteer: library $$p is missing; run: make deps" >&2; exit 1; }; done
 ifneq ($(BPF),1)
 	@echo 'kvsteer: built without BPF: missing $(strip $(BPF_MISSING)); everything is relayed' >&2
 endif
@@ -112,7 +114,7 @@ define bin_rule
 $(OUT)/bin/$(1): $$(BIN_$(1):%.c=$(OUT)/%.o) $$(LIB)
 	@mkdir -p $$(@D)
 	$$(call msg,LINK,$$@)
-	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(LIBS)
+	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ $$(LIBS) $$(LIBS_$(1))
 endef
 $(foreach b,$(BINS),$(eval $(call bin_rule,$(b))))
 
