@@ -17,7 +17,7 @@
 #include "../../tools/sim/blockhash.c"
 #include "../../tools/sim/cache.c"
 #include "../../tools/sim/engine.c"
-#include "../../tools/sim/sha256.c"
+#include "base/sha256.c"
 
 #define MS 1000000.0
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "blockhash.h"
 
-#include "sha256.h"
+#include "base/sha256.h"
 
 /* A CBOR head (RFC 8949, shortest form) of major type <major>; returns its length. */
 static size_t cbor_head(uint8_t *to, uint8_t major, uint64_t v)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * SHA-256 (FIPS 180-4); with the CPU's instructions where it has them, since a pod hashes every prompt that it gets.
  */
-#ifndef SIM_SHA256_H
-#define SIM_SHA256_H
+#ifndef KVS_BASE_SHA256_H
+#define KVS_BASE_SHA256_H
 
 #include <stddef.h>
 #include <stdint.h>
