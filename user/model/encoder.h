@@ -27,14 +27,14 @@ int encoder_encode(struct encoder *e, struct str text, bool special, struct buf 
 /* For texts of a few words: a cache of 32 KB instead of 4 MB. */
 struct encoder *encoder_new_small(struct vocab *v);
 
-/* Is there an end of a token at <at> of a text (valid UTF-8 or not)? Looks at what is around it only; true where that does
- * not tell. */
+/* Is there an end of a token at <at> of a text (valid UTF-8 or not)? Looks at what is around it only; true where that
+ * does not tell. */
 bool encoder_cuts(struct encoder *e, struct str text, size_t at);
 
 /* --- the form of a text that ids give back --- */
 
-/* Some tokenizers rewrite a text before they cut it (NFC; U+2581 and the space are one). May any of them rewrite one with
- * these bytes? Quick; false is sure. */
+/* Some tokenizers rewrite a text before they cut it (NFC; U+2581 and the space are one). May any of them rewrite one
+ * with these bytes? Quick; false is sure. */
 bool text_may_be_rewritten(const char *p, size_t n);
 /* 1: into <ret>; 0: it stays as it is, <ret> too; -ENOMEM. */
 int vocab_rewrite(const struct vocab *v, struct str text, struct buf *ret);

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/template_unicode.h"
 #include "model/template_int.h"
+#include "model/unicode.h"
 
-static const struct uni_record *record(uint32_t c)
+static const struct python_record *record(uint32_t c)
 {
-	unsigned lo = 0, hi = uni_nruns;
+	unsigned lo = 0, hi = python_runs_n;
 
 	while (hi - lo > 1) {
 		unsigned mid = (lo + hi) / 2;
 
-		*(uni_runs[mid] >> 11 <= c ? &lo : &hi) = mid;
+		*(python_runs[mid] >> 11 <= c ? &lo : &hi) = mid;
 	}
-	return &uni_records[uni_runs[lo] & 0x7ff];
+	return &python_records[python_runs[lo] & 0x7ff];
 }
 
 unsigned uni_flags(uint32_t c)
@@ -36,11 +36,11 @@ unsigned uni_case(uint32_t c, char how, uint32_t out[3])
 	int32_t d = record(c)->to[how == 'u' ? 0 : how == 'l' ? 1 : how == 't' ? 2 : 3];
 	const uint32_t *s;
 
-	if (d < UNI_SEVERAL) {
+	if (d < PYTHON_SEVERAL) {
 		out[0] = (uint32_t)((int32_t)c + d);
 		return 1;
 	}
-	s = &uni_several[d - UNI_SEVERAL];
+	s = &python_several[d - PYTHON_SEVERAL];
 	memcpy(out, s + 1, *s * sizeof(*s));
 	return *s;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Private to model/: Unicode as the tokenizers library sees it. unicode_data.c is asked of that library, character by
- * character (tools/unicode/make_tables.py): its regular expressions and its NFC have tables of different ages, and
- * neither has this system's.
+ * Private to model/: Unicode as the tokenizers library sees it, and as Python's str does, which templates are written
+ * for. unicode_data.c and unicode_python.c are asked of these, character by character (tools/unicode/make_tables.py):
+ * the library's regular expressions and its NFC have tables of different ages, and neither has Python's or this
+ * system's.
  */
 #ifndef KVS_MODEL_UNICODE_H
 #define KVS_MODEL_UNICODE_H
@@ -31,6 +32,17 @@ struct decomposition {
 extern const uint32_t unicode_class_runs[], unicode_combining_runs[];
 extern const struct decomposition unicode_decompositions[];
 extern const unsigned unicode_class_runs_n, unicode_combining_runs_n, unicode_decompositions_n;
+
+/* unicode_python.c. Cases are distances to a character; from PYTHON_SEVERAL on places in python_several, where a count
+ * and so many characters stand. Runs are (first character << 11 | record), ascending from 0. */
+#define PYTHON_SEVERAL (1 << 24)
+struct python_record {
+	uint16_t flags;
+	int32_t to[4]; /* upper, lower, title, folded */
+};
+extern const struct python_record python_records[];
+extern const uint32_t python_runs[], python_several[];
+extern const unsigned python_records_n, python_runs_n, python_several_n;
 
 #define UNICODE_FLAT 0x40000 /* behind it there are few classes */
 extern uint8_t unicode_class_of[UNICODE_FLAT];
