@@ -3,6 +3,8 @@
  *
  *   hash      GB/s over 64 KB inputs
  *   put       blocks of 16 tokens (64 bytes) a second, bytes of memory a block, for one holder and for many
+ *   full      64 holders with 1,000,000 tokens each that no other has, under the default ceiling of 512 MB; then one
+ *             of them saved and loaded into another index
  *   match     400 KB prompts against 64 holders of distinct depths, each look-up right after its prompt was hashed;
  *             alone, and while a writer stores 100,000 blocks a second
  *   plain     the same look-ups by a hash map from each block's chained hash to the holders, block after block, as
@@ -122,6 +124,63 @@ static void bench_put(unsigned holders, unsigned chains, unsigned nblocks, unsig
 	       "block)\n",
 	       holders, chains, nblocks, per_call, (double)total * 1e3 / (double)ns,
 	       (double)(st.bytes - empty.bytes) / 1e6, (double)(st.bytes - empty.bytes) / (double)total);
+	free(text);
+	index_free(x);
+}
+
+#define CEILING ((size_t)512 << 20)
+
+static void bench_save(const struct kvindex *x, double *ret_save, double *ret_load, size_t *ret_bytes)
+{
+	struct index_secrets s;
+	struct kvindex *y;
+	struct buf b = { 0 };
+	uint64_t t0 = time_mono();
+
+	if (index_save(x, 0, &b))
+		exit(1);
+	*ret_save = (double)(time_mono() - t0) / 1e6;
+	*ret_bytes = buf_len(&b);
+	index_secrets_of(x, &s);
+	y = must(index_new_with(&qsbr, CEILING, 1, &s));
+	t0 = time_mono();
+	if (index_load(y, 0, buf_data(&b), buf_len(&b)))
+		exit(1);
+	*ret_load = (double)(time_mono() - t0) / 1e6;
+	index_free(y);
+	buf_free(&b);
+}
+
+static void bench_full(void)
+{
+	struct kvindex *x = must(index_new(&qsbr, CEILING, HOLDERS));
+	unsigned nblocks = 1000000 / BLOCK;
+	char *text = must(malloc((size_t)nblocks * BBYTES));
+	uint64_t t0 = time_mono(), ns = 0, blocks = 0, guesses;
+	struct index_stats st;
+	double save, load;
+	size_t bytes;
+
+	for (unsigned h = 0; h < HOLDERS; h++) {
+		fill(text, (size_t)nblocks * BBYTES, (uint64_t)h << 20);
+		t0 = time_mono();
+		put_chain(x, h, text, nblocks, 64, (uint64_t)h << 44);
+		ns += time_mono() - t0;
+		index_tick(x, 1);
+	}
+	index_tick(x, 1);
+	for (unsigned h = 0; h < HOLDERS; h++) {
+		uint64_t n;
+
+		index_holder_stats(x, h, &n, &guesses);
+		blocks += n;
+	}
+	index_stats(x, &st);
+	printf("full      %u holders x 1 M tokens: %.1f MB of %.1f, %llu of %u blocks, %llu evicted, %.2f M blocks/s\n",
+	       HOLDERS, (double)st.bytes / 1e6, CEILING / 1e6, (unsigned long long)blocks, HOLDERS * nblocks,
+	       (unsigned long long)st.evicted, (double)HOLDERS * nblocks * 1e3 / (double)ns);
+	bench_save(x, &save, &load, &bytes);
+	printf("          one holder saved in %.1f ms (%.2f MB), loaded in %.1f ms\n", save, (double)bytes / 1e6, load);
 	free(text);
 	index_free(x);
 }
@@ -384,6 +443,7 @@ int main(void)
 	bench_put(1, 1, 62500, 1);
 	bench_put(1, 100, 625, 64);
 	bench_put(16, 50, 1250, 64);
+	bench_full();
 	bench_guess((size_t)220 << 10, 0, "LRU");
 	bench_guess((size_t)220 << 10, UINT64_C(1) << 33, "end");
 	bench_guess((size_t)1 << 20, 0, "LRU");
