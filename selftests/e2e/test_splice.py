@@ -434,6 +434,29 @@ def test_a_pod_that_closes_or_adds_bytes_behind_the_end_spoils_nothing(w):
     need(g.metric("requests_done_total{end=\"upstream_cut\"") == 0, "counted as cut")
 
 
+@lib.wire("tc")
+def test_stray_bytes_before_the_client_has_acknowledged_the_end_spoil_the_connection(w):
+    """A segment that is full is not sent again together with them, which would be broken framing. They are read while the splice waits for the client, so nothing is left in the pod's socket to be met later."""
+    pod = w.pod(None)
+    g = w.gateway([pod])
+    pod.handler = s = Staged(head("length", 1451) + b"one", b"x" * 1448, b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON")
+    with g.connect(timeout=10) as c:
+        a, rid = ask(g, c)
+        armed(g)
+        w.client.ip("route", "add", "blackhole", "10.97.0.1")
+        s.go()
+        until(lambda: g.flows("ended"), "all of it has gone")
+        s.go()
+        until(lambda: g.metric('splice_rows_total{row="pod_behind_end"') > 0, "more has come")
+        w.client.ip("route", "del", "blackhole", "10.97.0.1")
+        need(c.take(1451) == b"one" + b"x" * 1448, "the body differs")
+        was_spliced(g, rid, 1448)
+        before, pod.handler = pod.conns, lambda c, r: (r.read_body(), c.reply(b"next"))
+        c.send(request(PROMPT))
+        need(c.answer().body == b"next", "the next answer")
+        need(pod.conns == before + 1, "the pod's connection was used again")
+
+
 # --- time ---
 
 @lib.wire("relay", "tc")
