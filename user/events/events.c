@@ -4,7 +4,7 @@
  *
  * Guesses come with every request, and a wake-up for each would cost more than the guess. They lie in a stack of their
  * own, and one that comes after a pause wakes the thread. When they follow one another, it then looks by itself each
- * 5 ms until it has found nothing.
+ * 20 ms until it has found nothing.
  */
 #include "events/events.h"
 
@@ -19,7 +19,7 @@
 
 #define TICK_BUSY_NS (50 * NS_PER_MS)
 #define TICK_IDLE_NS (100 * NS_PER_MS)
-#define NAP_NS	     (5 * NS_PER_MS)
+#define NAP_NS	     (20 * NS_PER_MS)
 #define SOCKETS_MAX  (INDEX_HOLDERS * 5)
 
 enum op { OP_ADD, OP_REMOVE, OP_REBASE, OP_INVALIDATE, OP_DOUBT, OP_TRUST };
