@@ -281,6 +281,85 @@ def test_a_request_cannot_keep_a_worker_in_a_template(w):
     need(Asked(g, [say("user", "quick")]).mode == "precise", "the next one is not rendered")
 
 
+# --- bodies made to hurt
+
+def raw(g, body, path="/v1/chat/completions"):
+    a = g.post(body if isinstance(body, bytes) else body.encode(), path, ["x-kvsteer-explain: 1"], timeout=60)
+    return a.status, json.loads(a.headers.get("x-kvsteer-decision", "{}")), a
+
+
+def bodies(said):
+    """The same words through each API."""
+    return (("/v1/chat/completions", '{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"%s"}]}' % said),
+            ("/v1/messages", '{"model":"m","max_tokens":1,"messages":[{"role":"user","content":[{"type":"text","text":"%s"}]}]}' % said),
+            ("/v1/responses", '{"model":"m","max_output_tokens":1,"input":[{"role":"user","content":"%s"}]}' % said))
+
+
+def test_half_a_surrogate_pair_has_no_text_to_match(w):
+    """Engines refuse such a body or fail; here it passes as it came, matched by nothing."""
+    got = []
+    pods = [w.pod(lambda c, r: (r.read_body(), got.append(r.body), c.reply(b"{}")), ip) for ip in ("127.0.0.7", "127.0.0.8")]
+    g = w.gateway(pods, pool="model-path: %s\nengine-version: \"0.32\"" % model(w, chatml()))
+    for half in "\\ud83d", "\\ude00", "\\ude00\\ud83d", "\\uD83Dx":
+        for path, body in bodies("a" * 300 + half + "b" * 300):
+            for _ in range(2):
+                status, why, a = raw(g, body, path)
+                # Parts of content are compared as the bytes that they are.
+                modes = ("load", "approximate") if path == "/v1/messages" else ("load",)
+                need(status == 200 and why["mode"] in modes, "%s %s: %d %r" % (path, half, status, why))
+                need(got[-1] == body.encode(), "the body was changed")
+    for path, body in bodies("a" * 300 + "\\ud83d\\ude00" + "b" * 300):
+        need(raw(g, body, path)[1]["mode"] == "approximate", "a whole pair on %s" % path)
+    need(renders(g, "exact") == 3, "%d were rendered" % renders(g, "exact"))
+
+
+def test_of_members_said_twice_the_last_one_counts_as_in_the_engine(w):
+    pods = [w.sim(ip="127.0.0.3")]
+    g = gateway(w, pods, model(w, chatml()))
+    x, y = text(300), text(300)
+    r = Asked(g, [say("user", x)])
+    settle(g, pods)
+    whole = (r.tokens - 1) // BLOCK * BLOCK
+    m, n = json.dumps([say("user", x)]), json.dumps([say("user", y)])
+    for body, want in (('{"model":"m","messages":%s,"messages":%s}' % (n, m), whole), ('{"model":"m","messages":%s,"messages":%s}' % (m, n), 16),
+                       ('{"model":"no","messages":[{"role":"system","content":%s,"role":"user","content":%s}],"model":"m"}' % (json.dumps(y), json.dumps(x)), whole),
+                       ('{"model":"m","messages":%s,"add_generation_prompt":false,"add_generation_prompt":true}' % m, whole)):
+        status, why, _ = raw(g, body)
+        need(status == 200 and why["mode"] == "precise" and why["predicted_tokens"] in (want, want - want % 32) if want == 16 else why["predicted_tokens"] == want,
+             "%s…: %r, not %d" % (body[:60], why, want))
+
+
+def test_nesting_without_end_is_passed_on_unread(w):
+    pods = [w.pod(lambda c, r: (r.read_body(), c.reply(b"{}")), "127.0.0.7")]
+    g = w.gateway(pods, pool="model-path: %s\nengine-version: \"0.32\"" % model(w, chatml()))
+    deep = 100000
+    for opened, closed in ("[" * deep, "]" * deep), ('{"a":' * deep, "}" * deep):
+        for path, body in bodies("x" * 300):
+            for nested in (body[:-1] + ',"metadata":' + opened + "1" + closed + "}", body.replace('"role"', '"z":' + opened + "1" + closed + ',"role"', 1)):
+                began = time.time()
+                status, why, _ = raw(g, nested, path)
+                need(status == 200 and why["mode"] == "load" and time.time() - began < 2, "%s: %d %r %s" % (path, status, why, _.body[:200]))
+    need(g.metric("opaque_total{reason=\"not_json\"") == 12, "not counted")
+    # Nested in a string, it is the template's to read: arguments of a call.
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":' * deep + "1" + "}" * deep}}
+    status, why, _ = raw(g, json.dumps({"model": "m", "messages": [say("user", "x"), {"role": "assistant", "tool_calls": [call]}]}))
+    need(status == 200 and why["mode"] == "approximate" and renders(g, "unsure") == 1, "%d %r" % (status, why))
+    need(raw(g, bodies("fine")[0][1])[1]["mode"] == "approximate" and renders(g, "exact") == 1, "the next one is not rendered")
+
+
+def test_a_hundred_megabytes_of_escapes_cost_what_they_weigh(w):
+    pods = [w.pod(lambda c, r: (r.read_body(), c.reply(b"{}")), "127.0.0.7")]
+    g = w.gateway(pods, pool="model-path: %s\nengine-version: \"0.32\"" % model(w, chatml()), limits="body: 128MiB")
+    body = bodies("\\u00e4" * (100 * 1000 * 1000 // 6))[0][1]
+    before = g.rss()
+    began = time.time()
+    status, why, _ = raw(g, body)
+    need(status == 200 and why["mode"] in ("approximate", "load"), "%d %r" % (status, why))
+    need(time.time() - began < 10, "took %.1f s" % (time.time() - began))
+    until(lambda: g.rss() < before + (24 << 20), "the memory is given back", 10)
+    need(raw(g, bodies("fine")[0][1])[0] == 200, "the next one is not served")
+
+
 def approximate_because(w, why, **files):
     pods = [w.sim(ip="127.0.0.3")]
     g = gateway(w, pods, model(w, **files))

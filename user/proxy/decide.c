@@ -429,6 +429,11 @@ static int settle_text(struct deciding *d)
 	}
 	if (api_is_chat(in->kind) && r->pool->chat)
 		render(d);
+	if (in->unread && !in->exact) {
+		e = inspection_gather(in);
+		if (e || in->lone)
+			return e ? e : -EILSEQ;
+	}
 	r->text_bytes = in->exact ? in->prompt.text.len - in->prompt.prefix : 0;
 	e = prompt_set_prefix(d->w, &in->prompt,
 			      v && in->exact && in->special ? vocab_prefix(v) : (struct str){ NULL, 0 });

@@ -4,8 +4,9 @@
  *
  * Completions: the text is the prompt itself, as the engine tokenizes it. Chat, Anthropic's messages, OpenAI's
  * responses: the text is a canonical form of the messages, which is equal where the messages are equal; it matches what
- * this gateway has sent before, not what engines announce. Where the model's template is known, render.c puts its text
- * in place of it when the body is whole.
+ * this gateway has sent before, not what engines announce. Where the model's template is known, render.c makes the text
+ * when the body is whole; so where every pool has a template, the form is gathered only when it turns out that there is
+ * no such text, in a second walk.
  *
  * Tokens are told apart by their level, the number of containers around them: members of the body stand at level 1,
  * the prompts or messages of a list at level 2, the members of a message at level 3.
@@ -83,6 +84,14 @@ static const struct {
 	{ STR("ec_transfer_params"), FORBIDDEN, ALL },
 };
 
+static bool all_have_templates(const struct proxy_shared *sh)
+{
+	for (unsigned i = 0; i < sh->cfg->npools; i++)
+		if (!sh->pools[i].chat)
+			return false;
+	return true;
+}
+
 struct inspection *inspection_new(struct worker *w, enum api_kind kind, uint64_t expect)
 {
 	struct inspection *in = zalloc(sizeof(*in));
@@ -93,6 +102,7 @@ struct inspection *inspection_new(struct worker *w, enum api_kind kind, uint64_t
 	in->kind = kind;
 	/* Templates write them themselves; that of a response gets them all the same. */
 	in->special = kind == API_COMPLETIONS || kind == API_RESPONSES;
+	in->unread = api_is_chat(kind) && all_have_templates(w->sh);
 	in->early_at = EARLY_MIN;
 	in->expect = expect < EXPECT_MAX ? (size_t)expect : EXPECT_MAX;
 	json_start(&in->json);
@@ -124,7 +134,7 @@ static int begin_text(struct inspection *in)
 	in->lone = false;
 	in->ids_to = 0;
 	in->items = 0;
-	if (in->no_text)
+	if (in->no_text || in->unread)
 		return 0;
 	/* Which pool it will be is known with the model, which may come later: prompt_set_prefix mends it. */
 	return prompt_start(in->w, &in->prompt,
@@ -133,13 +143,13 @@ static int begin_text(struct inspection *in)
 
 static int put(struct inspection *in, const char *p, size_t n)
 {
-	return in->no_text ? 0 : buf_put(&in->prompt.text, p, n);
+	return in->no_text || in->unread ? 0 : buf_put(&in->prompt.text, p, n);
 }
 
 /* The value that comes is text, if it is a string. */
 static void copy_next(struct inspection *in)
 {
-	in->json.into = in->no_text ? NULL : &in->prompt.text;
+	in->json.into = in->no_text || in->unread ? NULL : &in->prompt.text;
 }
 
 static int member_key(struct inspection *in, const struct json_val *key)
@@ -237,6 +247,9 @@ static int member_value(struct inspection *in, const struct json_val *v)
 		if (v->kind != JSON_T_NULL && v->kind != JSON_T_CLOSE)
 			in->forbidden = in->name;
 		break;
+	case MESSAGES:
+		in->some |= v->kind == JSON_T_STR && in->kind != API_CHAT;
+		break;
 	case PROMPT:
 		if (v->kind == JSON_T_ARR) {
 			copy_next(in);
@@ -308,8 +321,10 @@ static int take(struct inspection *in, const struct json_val *v)
 		in->tools = true;
 	if (in->member != MESSAGES || level < 2 || in->json.stack[2] != JSON_T_ARR)
 		return 0;
-	if (level == 2 && v->kind == JSON_T_OBJ)
+	if (level == 2 && v->kind == JSON_T_OBJ) {
+		in->some = true;
 		return put(in, MARK_MESSAGE, 1);
+	}
 	if (level == 3 && in->json.stack[3] == JSON_T_OBJ)
 		return message_member(in, v);
 	return 0;
@@ -320,9 +335,10 @@ void inspection_feed(struct inspection *in, struct str body, bool whole)
 	struct json_val v;
 	int r = in->err;
 
+	/* Also behind an error: inspection_suspicious looks at all of it, and the body has moved since. */
+	json_feed(&in->json, body, whole);
 	if (r)
 		return;
-	json_feed(&in->json, body, whole);
 	while (r == 0 && (r = json_next(&in->json, &v)) > 0) {
 		r = take(in, &v);
 		if (v.kind == JSON_T_STR)
@@ -338,6 +354,16 @@ void inspection_feed(struct inspection *in, struct str body, bool whole)
 		inspection_forget_text(in);
 }
 
+int inspection_gather(struct inspection *in)
+{
+	struct str body = { in->json.text, in->json.n };
+
+	in->unread = false;
+	json_start(&in->json);
+	inspection_feed(in, body, true);
+	return in->err;
+}
+
 bool inspection_may_be_early(struct inspection *in)
 {
 	if (in->err || in->no_text || in->lone || in->state || in->prompt.text.len < in->early_at)
@@ -348,7 +374,7 @@ bool inspection_may_be_early(struct inspection *in)
 
 void inspection_judge(struct inspection *in)
 {
-	bool text = in->prompt.text.len > in->prompt.prefix;
+	bool text = in->unread ? in->some && !in->no_text : in->prompt.text.len > in->prompt.prefix;
 
 	in->opaque = !in->whole || in->lone || in->state || (!text && !in->ids);
 	in->why = in->kind == API_OTHER || in->json.n == 0 ? STATS_OPAQUE_KIND

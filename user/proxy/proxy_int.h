@@ -323,6 +323,8 @@ struct inspection {
 	bool late;	/* and a member has come since that steers */
 	bool tools;	/* it has some */
 	bool several;	/* asks for several answers, or of a part of its prompt: what is reported is not of it alone */
+	bool unread;	/* the text has not been gathered: a template is to make it (inspection_gather) */
+	bool some;	/* … and there is something to gather */
 	bool state;	/* it goes on from what the engine has kept (previous_response_id) */
 	bool no_text;	/* only looked through for what may not pass */
 	uint8_t member;
@@ -357,6 +359,7 @@ bool inspection_suspicious(const struct inspection *in); /* no JSON, and may hol
 void inspection_judge(struct inspection *in);		 /* what was fed is what is decided on */
 /* The text of a token-id prompt; the body that was fed last is still there. 0, -ERANGE: an unknown id, -ENOMEM. */
 int inspection_read_ids(struct inspection *in, const struct vocab *v);
+int inspection_gather(struct inspection *in); /* the text that was left unread; the body that was fed last is still there */
 void inspection_forget_text(struct inspection *in);
 
 /* render.c: a chat's text is what its template makes of the body that was fed last, if that can be told */
