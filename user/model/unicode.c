@@ -9,6 +9,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 uint8_t unicode_class_of[UNICODE_FLAT];
 
 static uint8_t marked[UNICODE_FLAT / 8];
@@ -159,6 +163,24 @@ size_t utf8_valid(const char *text, size_t n, bool *ret_cut)
 #define MARKED_LEAD 0xcc /* of U+0300: no character before it is marked */
 
 /* Bytes at the front that are below MARKED_LEAD, some at a time: what is left may be so too. */
+#ifdef __SSE2__
+static size_t skip_low(const unsigned char *p, size_t n)
+{
+	const __m128i below = _mm_set1_epi8((char)(MARKED_LEAD - 1));
+	size_t i = 0;
+
+	for (; n - i >= 64; i += 64) {
+		const __m128i *v = (const __m128i *)(const void *)(p + i);
+		__m128i a = _mm_max_epu8(_mm_loadu_si128(v), _mm_loadu_si128(v + 1));
+		__m128i b = _mm_max_epu8(_mm_loadu_si128(v + 2), _mm_loadu_si128(v + 3));
+		__m128i over = _mm_subs_epu8(_mm_max_epu8(a, b), below);
+
+		if (_mm_movemask_epi8(_mm_cmpeq_epi8(over, _mm_setzero_si128())) != 0xffff)
+			break;
+	}
+	return i;
+}
+#else
 static size_t skip_low(const unsigned char *p, size_t n)
 {
 	typedef unsigned char bytes __attribute__((vector_size(32)));
@@ -176,6 +198,7 @@ static size_t skip_low(const unsigned char *p, size_t n)
 	}
 	return i;
 }
+#endif
 
 bool nfc_may_change(const char *p, size_t n)
 {

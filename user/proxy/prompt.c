@@ -45,7 +45,7 @@ int prompt_hash(struct worker *w, struct prompt *p)
 		p->hash.at = at;
 		p->hash.cap = (uint32_t)cap;
 	}
-	p->odd |= text_may_be_rewritten(more, p->text.len - p->hash.bytes);
+	p->odd = p->odd || text_may_be_rewritten(more, p->text.len - p->hash.bytes);
 	return index_text_feed(w->sh->index, &p->hash, more, p->text.len - p->hash.bytes);
 }
 
