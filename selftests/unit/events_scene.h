@@ -304,20 +304,20 @@ static inline void on_remove(void *arg, struct pod *p)
 {
 }
 
-static inline void begin_with(struct scene *c, bool replay, struct vocab *v)
+/* Of the gateway; the engine runs. */
+static inline void begin_gateway(struct scene *c, bool replay, struct vocab *v, const struct events_keep *keep,
+				 const struct index_secrets *secrets)
 {
 	struct pod_spec spec = { .weight = 1, .ranks = 1 };
 
-	memset(c, 0, sizeof(*c));
-	engine_start(&c->g, replay);
 	qsbr_init(&c->q, 1);
-	c->x = index_new(&c->q, 64 << 20, 8);
+	c->x = secrets ? index_new_with(&c->q, 64 << 20, 8, secrets) : index_new(&c->q, 64 << 20, 8);
 	c->v = v;
 	c->e = events_start_timed(c->x, &c->st,
 				  &(struct events_timing){ .idle_ns = 300 * NS_PER_MS,
 							   .total_ns = 5 * NS_PER_S,
 							   .cooldown_ns = 500 * NS_PER_MS },
-				  NULL);
+				  keep);
 	assert_non_null(c->e);
 	c->table = endpoints_new(&c->q);
 	endpoints_hook(c->table, (struct endpoints_hooks){ .on_add = on_add, .on_remove = on_remove, .arg = c });
@@ -330,19 +330,31 @@ static inline void begin_with(struct scene *c, bool replay, struct vocab *v)
 	engine_subscribed(&c->g);
 }
 
+static inline void begin_with(struct scene *c, bool replay, struct vocab *v)
+{
+	memset(c, 0, sizeof(*c));
+	engine_start(&c->g, replay);
+	begin_gateway(c, replay, v, NULL, NULL);
+}
+
 static inline void begin(struct scene *c, bool replay)
 {
 	begin_with(c, replay, vocab_bytes());
 }
 
-static inline void end(struct scene *c)
+static inline void end_gateway(struct scene *c)
 {
-	events_remove(c->e, c->p);
 	events_stop(c->e);
-	engine_stop(&c->g);
 	endpoints_free(c->table);
 	vocab_unref(c->v);
 	index_free(c->x);
+}
+
+static inline void end(struct scene *c)
+{
+	events_remove(c->e, c->p);
+	end_gateway(c);
+	engine_stop(&c->g);
 }
 
 static inline uint64_t stat(struct scene *c, enum stats_id id)
