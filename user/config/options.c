@@ -73,7 +73,8 @@ static const struct option pool_options[] = {
 	  .restart = true, .doc = "What serves the model; auto reads it from the pods' metrics." },
 	{ "engine-version", OPT_STRING, OFF(config_pool, engine_version), .ok = ok_nonempty, .allowed = "version",
 	  .restart = true,
-	  .doc = "The version of vLLM whose rules for chats are followed, where pods do not say theirs, or say one that "
+	  .doc = "The version of vLLM whose rules for chats are followed, where pods do not say theirs, or say one "
+		 "that "
 		 "is not known." },
 	{ "api-key-file", OPT_PATH, OFF(config_pool, api_key_file), .ok = ok_nonempty, .allowed = "file",
 	  .restart = true,

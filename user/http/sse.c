@@ -110,10 +110,14 @@ static uint8_t which_member(const struct usage_watch *w)
 		struct str name;
 		uint8_t member;
 	} known[] = {
-		{ { "prompt_tokens", 13 }, PROMPT },	       { { "input_tokens", 12 }, PROMPT },
-		{ { "completion_tokens", 17 }, COMPLETION },   { { "output_tokens", 13 }, COMPLETION },
-		{ { "prompt_tokens_details", 21 }, DETAILS },  { { "input_tokens_details", 20 }, DETAILS },
-		{ { "cache_read_input_tokens", 23 }, CACHED }, { { "cached_tokens", 13 }, CACHED_IN_DETAILS },
+		{ { "prompt_tokens", 13 }, PROMPT },
+		{ { "input_tokens", 12 }, PROMPT },
+		{ { "completion_tokens", 17 }, COMPLETION },
+		{ { "output_tokens", 13 }, COMPLETION },
+		{ { "prompt_tokens_details", 21 }, DETAILS },
+		{ { "input_tokens_details", 20 }, DETAILS },
+		{ { "cache_read_input_tokens", 23 }, CACHED },
+		{ { "cached_tokens", 13 }, CACHED_IN_DETAILS },
 		{ { "cache_creation_input_tokens", 27 }, CREATED },
 	};
 

@@ -227,8 +227,11 @@ static size_t next_marked(const unsigned char *p, size_t start, size_t n, size_t
 		i += len;
 	}
 	*ret_before = i;
-	while (*ret_before > start && (p[--*ret_before] & 0xc0) == 0x80)
-		;
+	while (*ret_before > start) {
+		--*ret_before;
+		if ((p[*ret_before] & 0xc0) != 0x80)
+			break;
+	}
 	return i;
 }
 

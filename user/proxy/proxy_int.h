@@ -32,7 +32,7 @@
 #define POOL_IDLE_MAX  (4 * NS_PER_S) /* uvicorn closes after 5 s */
 #define POOL_PER_POD   256
 #define PIECE	       (128 * 1024) /* of a body that is received and read at once */
-#define EARLY_REST     (16 * 1024) /* of a body still to come, to begin forwarding before it is whole */
+#define EARLY_REST     (16 * 1024)  /* of a body still to come, to begin forwarding before it is whole */
 #define BODY_SPARE_MIN (32 * 1024)
 #define BODY_SPARE_MAX (4u << 20) /* what is larger is given back at once */
 #define TURN_BYTES     (2u << 20) /* per connection and turn: a bulk answer does not starve the others */
@@ -303,9 +303,9 @@ bool api_path_allowed(const struct config_listener *ls, const char *path);
 /* prompt.c. 0 or -ENOMEM, -ENOSPC. */
 int prompt_start(struct worker *w, struct prompt *p, struct str prefix, size_t expect); /* empty but for <prefix> */
 int prompt_hash(struct worker *w, struct prompt *p);					/* what text has more by now */
-int prompt_set_prefix(struct worker *w, struct prompt *p, struct str prefix); /* instead of the one there is */
+int prompt_set_prefix(struct worker *w, struct prompt *p, struct str prefix);  /* instead of the one there is */
 int prompt_rewrite(struct worker *w, struct prompt *p, const struct vocab *v); /* to what ids give back */
-void prompt_end(struct worker *w, struct prompt *p);			      /* gives its memory back */
+void prompt_end(struct worker *w, struct prompt *p);			       /* gives its memory back */
 void prompt_forget_spare(struct worker *w);
 size_t prompt_memory(const struct prompt *p);
 
@@ -359,7 +359,8 @@ bool inspection_suspicious(const struct inspection *in); /* no JSON, and may hol
 void inspection_judge(struct inspection *in);		 /* what was fed is what is decided on */
 /* The text of a token-id prompt; the body that was fed last is still there. 0, -ERANGE: an unknown id, -ENOMEM. */
 int inspection_read_ids(struct inspection *in, const struct vocab *v);
-int inspection_gather(struct inspection *in); /* the text that was left unread; the body that was fed last is still there */
+int inspection_gather(
+	struct inspection *in); /* the text that was left unread; the body that was fed last is still there */
 void inspection_forget_text(struct inspection *in);
 
 /* render.c: a chat's text is what its template makes of the body that was fed last, if that can be told */

@@ -54,14 +54,14 @@
 	X(OPAQUE_JSON, "opaque_total", "reason=\"not_json\"", "")                                                \
 	X(OPAQUE_KIND, "opaque_total", "reason=\"no_prompt\"", "")                                               \
 	X(OPAQUE_PARTIAL, "opaque_total", "reason=\"partial_body\"", "")                                         \
-	X(OPAQUE_STATE, "opaque_total", "reason=\"engine_state\"", "")                                             \
+	X(OPAQUE_STATE, "opaque_total", "reason=\"engine_state\"", "")                                           \
 	X(RENDER_OK, "chat_renders_total", "result=\"exact\"",                                                   \
 	  "Chats whose text was computed from the model's template, by what came of it")                         \
 	X(RENDER_MEDIA, "chat_renders_total", "result=\"media\"", "")                                            \
 	X(RENDER_RAISED, "chat_renders_total", "result=\"raised\"", "")                                          \
 	X(RENDER_LIMIT, "chat_renders_total", "result=\"limit\"", "")                                            \
 	X(RENDER_UNSURE, "chat_renders_total", "result=\"unsure\"", "")                                          \
-	X(RENDER_ENGINE, "chat_renders_total", "result=\"unknown_engine\"", "")                                    \
+	X(RENDER_ENGINE, "chat_renders_total", "result=\"unknown_engine\"", "")                                  \
 	X(RENDER_NONE, "chat_renders_total", "result=\"no_template\"", "")                                       \
 	X(RENDER_MEMORY, "chat_renders_total", "result=\"memory\"", "")                                          \
 	X(USAGE_SEEN, "usage_total", "seen=\"yes\"", "Answers by whether their usage was seen")                  \
