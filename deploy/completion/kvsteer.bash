@@ -7,18 +7,18 @@ _kvsteer()
 	# A pod's name holds colons, at which bash would cut it.
 	declare -F _get_comp_words_by_ref >/dev/null && _get_comp_words_by_ref -n : cur prev
 	case $prev in
-	--control|--template|--tokenizer-config|--cache-dir) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
-	-m|--model|-n|--lines|--set|--repeat|--pod) return ;;
+	--control|--template|--tokenizer-config|--cache-dir|--ca-file) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+	-m|--model|-n|--lines|--set|--repeat|--pod|--endpoint|--revision) return ;;
 	esac
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		--control|-m|--model|-n|--lines|--set|--template|--tokenizer-config|--api|--repeat|--cache-dir|--pod) ((i++)) ;;
+		--control|-m|--model|-n|--lines|--set|--template|--tokenizer-config|--api|--repeat|--cache-dir|--pod|--endpoint|--revision|--ca-file) ((i++)) ;;
 		-*) ;;
 		*) if [ -z "$object" ]; then object=${COMP_WORDS[i]}; elif [ -z "$verb" ]; then verb=${COMP_WORDS[i]}; fi ;;
 		esac
 	done
 	case $cur in
-	-*) object=-; verb=; words='--control --json --model --lines --rst --set --template --tokenizer-config --api --repeat --time --cache-dir --decode --special --tokens --pod --help --version' ;;
+	-*) object=-; verb=; words='--control --json --model --lines --rst --set --template --tokenizer-config --api --repeat --time --cache-dir --decode --special --tokens --pod --endpoint --revision --ca-file --help --version' ;;
 	esac
 	case $object/$verb in
 	/) words='status pod decision index config flow model doctor bpf reload drain version completion' ;;
@@ -34,7 +34,7 @@ _kvsteer()
 	flow/) words='list show kill' ;;
 	flow/show) words=$(kvsteer flow list 2>/dev/null | awk 'NR > 1 { print $1 }') ;;
 	flow/kill) words=$(kvsteer flow list 2>/dev/null | awk 'NR > 1 { print $1 }') ;;
-	model/) words='render tokenize add list' ;;
+	model/) words='render tokenize pull add list' ;;
 	model/render) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
 	model/tokenize) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
 	model/add) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -13,6 +14,7 @@
 #include "base/jw.h"
 #include "base/qsbr.h"
 #include "base/rand.h"
+#include "base/sha1.h"
 #include "base/str.h"
 
 static void numbers_are_digits_only(void **state)
@@ -70,6 +72,36 @@ static void a_copy_is_cut_where_it_does_not_fit(void **state)
 	assert_string_equal(out, "def");
 	str_copy(out, 1, "defgh");
 	assert_string_equal(out, "");
+}
+
+static void sha1_is_the_standard_s(void **state)
+{
+	static const struct {
+		const char *text;
+		unsigned times;
+		const char *sum;
+	} rows[] = {
+		{ "", 1, "da39a3ee5e6b4b0d3255bfef95601890afd80709" },
+		{ "abc", 1, "a9993e364706816aba3e25717850c26c9cd0d89d" },
+		{ "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 1,
+		  "84983e441c3bd26ebaae4aa1f95129e5e54670f1" },
+		{ "0123456701234567012345670123456701234567012345670123456701234567", 10,
+		  "dea356a2cddd90c7a7ecedc5ebb563934f460452" },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		uint8_t out[20];
+		char hex[41];
+		struct sha1 s;
+
+		sha1_init(&s);
+		for (unsigned k = 0; k < rows[i].times; k++)
+			sha1_update(&s, rows[i].text, strlen(rows[i].text));
+		sha1_final(&s, out);
+		for (unsigned k = 0; k < 20; k++)
+			snprintf(hex + 2 * k, 3, "%02x", out[k]);
+		assert_string_equal(hex, rows[i].sum);
+	}
 }
 
 static void a_buffer_keeps_its_bytes_in_order(void **state)
@@ -169,6 +201,7 @@ int main(void)
 		cmocka_unit_test(a_copy_is_cut_where_it_does_not_fit),
 		cmocka_unit_test(a_buffer_keeps_its_bytes_in_order),
 		cmocka_unit_test(json_is_escaped_and_repaired),
+		cmocka_unit_test(sha1_is_the_standard_s),
 		cmocka_unit_test(a_heap_gives_its_keys_in_order),
 		cmocka_unit_test(memory_waits_for_readers_that_entered_before),
 	};

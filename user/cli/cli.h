@@ -29,6 +29,9 @@ enum cli_flag {
 	FLAG_API = 2048,
 	FLAG_TOKENS = 4096,
 	FLAG_POD = 8192,
+	FLAG_ENDPOINT = 16384,
+	FLAG_REVISION = 32768,
+	FLAG_CA = 65536,
 };
 
 #define CLI_SET_MAX 64
@@ -47,7 +50,8 @@ struct cli {
 	bool time;				 /* --time */
 	const char *cache;			 /* --cache-dir */
 	bool decode, special, tokens;
-	const char *pod; /* --pod: URL */
+	const char *pod;		      /* --pod: URL */
+	const char *endpoint, *revision, *ca; /* of `model pull`; NULL: none */
 };
 
 struct verb {

@@ -10,6 +10,9 @@ static const struct verb verbs[] = {
 	{ "tokenize", "--model DIR [--special] [--decode] [FILE|-]",
 	  "a text's token ids, as the engine has them; and back", FLAG_MODEL | FLAG_CACHE | FLAG_SPECIAL | FLAG_DECODE,
 	  0, 1, "file", model_tokenize },
+	{ "pull", "[--endpoint URL] [--revision REV] [--ca-file FILE] ORG/NAME [DIR]",
+	  "fetch a model's tokenizer and templates from a hub", FLAG_ENDPOINT | FLAG_REVISION | FLAG_CA, 1, 2, NULL,
+	  model_pull },
 	{ "add", "DIR", "compile the tokenizer of a model's directory", FLAG_CACHE, 1, 1, "file", model_add },
 	{ "list", "", "the compiled tokenizers", FLAG_CACHE, 0, 0, NULL, model_list },
 };

@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 
 int model_render(struct cli *c, int argc, char **argv);
+int model_pull(struct cli *c, int argc, char **argv);
 int model_add(struct cli *c, int argc, char **argv);
 int model_list(struct cli *c, int argc, char **argv);
 int model_tokenize(struct cli *c, int argc, char **argv);

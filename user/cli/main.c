@@ -35,6 +35,9 @@ static const struct {
 	{ "--special", "with the ids that are put around a prompt", FLAG_SPECIAL },
 	{ "--tokens", "tokens instead of the text", FLAG_TOKENS },
 	{ "--pod URL", "compare with what this pod makes", FLAG_POD },
+	{ "--endpoint URL", "the hub (HF_ENDPOINT, else https://huggingface.co)", FLAG_ENDPOINT },
+	{ "--revision REV", "branch, tag or commit (main)", FLAG_REVISION },
+	{ "--ca-file FILE", "certificates that the hub's is checked by", FLAG_CA },
 	{ "-h, --help", "this text", 0 },
 	{ "-V, --version", "version", 0 },
 };
@@ -170,6 +173,9 @@ int main(int argc, char **argv)
 		{ "special", no_argument, NULL, 'S' },
 		{ "tokens", no_argument, NULL, 'o' },
 		{ "pod", required_argument, NULL, 'P' },
+		{ "endpoint", required_argument, NULL, 'E' },
+		{ "revision", required_argument, NULL, 'R' },
+		{ "ca-file", required_argument, NULL, 'F' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
@@ -253,6 +259,18 @@ int main(int argc, char **argv)
 		case 'P':
 			c.pod = optarg;
 			flags |= FLAG_POD;
+			break;
+		case 'E':
+			c.endpoint = optarg;
+			flags |= FLAG_ENDPOINT;
+			break;
+		case 'R':
+			c.revision = optarg;
+			flags |= FLAG_REVISION;
+			break;
+		case 'F':
+			c.ca = optarg;
+			flags |= FLAG_CA;
 			break;
 		case 'h':
 			want_help = true;
