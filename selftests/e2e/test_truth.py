@@ -265,6 +265,18 @@ def test_only_what_means_the_same_is_compared(w):
     need(g.metric("prediction_checks_total{result=\"over\"") == 0, "compared all the same")
 
 
+def test_while_a_guess_stands_for_events_nothing_is_missed(w):
+    sim = w.sim("--mute-stored")
+    g = rig(w, [sim])
+    ps = prompts()
+    ask_all(g, ps)
+    got = ask_all(g, ps)
+    need(all(r.reported == cached(700) and r.predicted > 600 for r in got), "%s" % got)
+    g.counts("prediction_checks_total{result=\"guess\"", N)
+    time.sleep(1.2)
+    need(state(g, sim)["predictions"] == "not compared" and g.metric("prediction_checks_total{result=\"under\"") == 0, "%s" % state(g, sim))
+
+
 def test_a_warning_alone_if_so_configured(w):
     sim = w.sim()
     g = gateway(w, [sim], "prefix: {drift-samples: 6, drift-fall-back: false}")
