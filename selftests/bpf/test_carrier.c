@@ -288,7 +288,7 @@ static void a_client_s_device_is_found_when_a_client_comes_by_it(void **state)
 	job_wait(job_start(&j), 20);
 	all_exact(&j);
 	assert_int_equal(gw->whys[CARRIER_WHY_NO_HANDSHAKE], 2);
-	wait_for(access(link_pin(if_nametoindex("kvc0"), "ingress"), F_OK) == 0, 2000);
+	wait_for(access(link_pin(if_nametoindex("kvc0"), "egress"), F_OK) == 0, 2000);
 	j.requests = 3;
 	memset(report, 0, sizeof(*report));
 	job_wait(job_start(&j), 20);
