@@ -242,9 +242,11 @@ void request_body_read(struct request *r)
 		if (direct) {
 			/* A long body is received where it stays, in pieces that are read while they are near. */
 			size_t all = r->body_left < (4u << 20) ? (size_t)r->body_left : (4u << 20);
+			/* Small ones until it may be known to where, then fewer wake-ups, also of the pod. */
+			size_t piece = r->body_bytes < 2 * PIECE ? PIECE : 2 * PIECE;
 
 			/* One byte more than the body has: a short read tells that there is nothing behind it. */
-			want = all < PIECE ? all + 1 : PIECE;
+			want = all < piece ? all + 1 : piece;
 			to = buf_room(&r->body, all + 1);
 			if (!to) {
 				request_refuse(r, STATS_REFUSED_MEMORY, 503, "overloaded_error",

@@ -31,8 +31,8 @@
 #define LINGER_BYTES   (64u << 20)
 #define POOL_IDLE_MAX  (4 * NS_PER_S) /* uvicorn closes after 5 s */
 #define POOL_PER_POD   256
-#define PIECE	       (128 * 1024) /* of a body that is received and read at once */
-#define EARLY_REST     (16 * 1024)  /* of a body still to come, to begin forwarding before it is whole */
+#define PIECE	       (64 * 1024) /* of a body that is received and read at once */
+#define EARLY_REST     (16 * 1024) /* of a body still to come, to begin forwarding before it is whole */
 #define BODY_SPARE_MIN (32 * 1024)
 #define BODY_SPARE_MAX (4u << 20) /* what is larger is given back at once */
 #define TURN_BYTES     (2u << 20) /* per connection and turn: a bulk answer does not starve the others */
