@@ -15,7 +15,8 @@
  * State of a splice, all of it under one lock:
  *
  *   FREE    nobody's; a packet that finds its connection's splice free takes the connection as unbound
- *   RELAY   bound at dispatch, before the pod can answer. Packets are shifted by the offsets; TC keeps watermarks
+ *   RELAY   bound, when the answer is worth it. Packets are shifted by the offsets; TC keeps watermarks, as it does of
+ *           connections that are not bound: they are handed over under the connection's lock
  *   ARMED   user space has said which byte comes next (kvs_arm), and the watermarks agreed with its counts
  *   ACTIVE  a data segment began at that very byte, and nothing was let through beyond it. Anything else that goes
  *           beyond it refuses: back to RELAY, bytes to the socket
@@ -119,6 +120,7 @@ static __always_inline int decide(bool egress)
 	struct kvs_splice *sp = NULL;
 	struct kvs_conn *conn;
 	bool is_bound = false;
+	__u32 gen;
 
 	if (!sc)
 		return 0;
@@ -126,18 +128,27 @@ static __always_inline int decide(bool egress)
 	if (!conn)
 		return 0;
 	sc->a.client = conn->side == KVS_SIDE_C;
+	bpf_spin_lock(&conn->lock);
 	sc->a.splice = conn->splice;
-	if (conn->splice)
-		sp = bpf_map_lookup_elem(&kvs_splices, &sc->a.splice);
+	gen = conn->gen;
+	if (!conn->splice)
+		unbound(conn, sc);
+	bpf_spin_unlock(&conn->lock);
+	if (!sc->a.splice)
+		return 0;
+	sp = bpf_map_lookup_elem(&kvs_splices, &sc->a.splice);
 	if (sp) {
 		bpf_spin_lock(&sp->lock);
-		is_bound = sp->state != KVS_FREE && sp->gen == conn->gen;
+		is_bound = sp->state != KVS_FREE && sp->gen == gen;
 		if (is_bound)
-			bound(sp, conn->side == KVS_SIDE_C, sc, egress);
+			bound(sp, sc->a.client, sc, egress);
 		bpf_spin_unlock(&sp->lock);
 	}
-	if (!is_bound)
+	if (!is_bound) { /* not any more */
+		bpf_spin_lock(&conn->lock);
 		unbound(conn, sc);
+		bpf_spin_unlock(&conn->lock);
+	}
 	return 0;
 }
 

@@ -82,6 +82,16 @@ static __always_inline bool is_v4(const struct kvs_addr *a)
 	return !w[0] && !w[1] && w[2] == bpf_htonl(0xffff);
 }
 
+/* From here on the splice's copy counts. Packets may be on their way: none is counted in the old one any more. */
+static __always_inline void half_take(struct kvs_conn *conn, struct kvs_half *to, __u32 id, __u32 gen)
+{
+	bpf_spin_lock(&conn->lock);
+	*to = conn->half;
+	conn->gen = gen;
+	conn->splice = id;
+	bpf_spin_unlock(&conn->lock);
+}
+
 SEC("syscall")
 int kvs_bind(struct kvs_bind_args *ctx)
 {
@@ -111,15 +121,13 @@ int kvs_bind(struct kvs_bind_args *ctx)
 	sp->gen = ctx->gen;
 	sp->c_tuple = tc;
 	sp->u_tuple = tu;
-	sp->c = c->half;
-	sp->u = u->half;
 	sp->cookie = ctx->cookie;
 	sp->owner = ctx->owner;
 	sp->bound_at = ctx->dispatched_at ? ctx->dispatched_at : now;
 	sp->state = KVS_RELAY;
-	c->gen = u->gen = ctx->gen;
-	c->splice = u->splice = id;
 	bpf_spin_unlock(&sp->lock);
+	half_take(c, &sp->c, id, ctx->gen);
+	half_take(u, &sp->u, id, ctx->gen);
 	return 0;
 }
 
@@ -162,6 +170,7 @@ int kvs_arm(struct kvs_arm_args *ctx)
 	struct kvs_pod_times *times;
 	enum kvs_arm_result result;
 	__u32 id = ctx->splice, y0, c_split;
+	__u64 now = bpf_ktime_get_ns();
 	struct kvs_splice *sp = id ? bpf_map_lookup_elem(&kvs_splices, &id) : NULL;
 	__u64 ttft = 0;
 
@@ -187,6 +196,8 @@ int kvs_arm(struct kvs_arm_args *ctx)
 			sp->first_at = ctx->first_at;
 			ttft = sp->first_at - sp->bound_at;
 		}
+		if (!sp->last_at && !(sp->flags & KVS_F_FIRST))
+			sp->last_at = ctx->last_at ? ctx->last_at : now;
 		pod.addr = sp->u_tuple.raddr;
 		pod.port = sp->u_tuple.rport;
 	}

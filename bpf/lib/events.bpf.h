@@ -156,6 +156,13 @@ __noinline int tail_keep(struct __sk_buff *skb)
 	return 0;
 }
 
+/* The data that says that the client has all wakes the owner, who looks: no need to wake the ring's reader before it.
+ * Any other event wakes the reader even if it is behind, since it may have slept over such a one. */
+static __always_inline __u64 wake_of(const struct scratch *sc, __u32 type)
+{
+	return type == KVS_EV_DONE && sc->a.client && sc->s.payload ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP;
+}
+
 /* An event with the tail; where there is none, with what the last segment has of it. */
 static __always_inline long event_with_tail(struct __sk_buff *skb, struct scratch *sc)
 {
@@ -167,7 +174,7 @@ static __always_inline long event_with_tail(struct __sk_buff *skb, struct scratc
 		e->len = n;
 		e->tail_at = (sc->a.top - n) % KVS_TAIL_BYTES;
 		t->event = *e;
-		return bpf_ringbuf_output(&kvs_events, t, sizeof(*e) + KVS_TAIL_BYTES, 0);
+		return bpf_ringbuf_output(&kvs_events, t, sizeof(*e) + KVS_TAIL_BYTES, wake_of(sc, e->type));
 	}
 	if (n > sc->s.payload)
 		n = sc->s.payload;
@@ -178,7 +185,7 @@ static __always_inline long event_with_tail(struct __sk_buff *skb, struct scratc
 		n = 0;
 	e->len = n;
 	sc->last.event = *e;
-	return bpf_ringbuf_output(&kvs_events, &sc->last, sizeof(*e) + n, 0);
+	return bpf_ringbuf_output(&kvs_events, &sc->last, sizeof(*e) + n, wake_of(sc, e->type));
 }
 
 static __always_inline void times_add(struct kvs_times *t, __u64 ns)
@@ -221,8 +228,9 @@ __noinline int settle(struct __sk_buff *skb)
 		if (!(a->events & (1U << type)))
 			continue;
 		a->event.type = type;
-		if (a->tail == type + 1 ? event_with_tail(skb, sc)
-					: bpf_ringbuf_output(&kvs_events, &a->event, sizeof(a->event), 0))
+		if (a->tail == type + 1
+			    ? event_with_tail(skb, sc)
+			    : bpf_ringbuf_output(&kvs_events, &a->event, sizeof(a->event), wake_of(sc, type)))
 			row_count(KVS_ROW_RING_FULL);
 		a->event.len = 0;
 	}

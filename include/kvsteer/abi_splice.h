@@ -11,7 +11,7 @@
  *   accept / connected   kvs_conn_add, before anything is written. No TCP_REPAIR: TC saw the SYNs
  *   closed               kvs_conn_close, after close(); the entry may have to outlive the socket, see there
  * and per response:
- *   dispatch             kvs_bind, before the request is written to U
+ *   worth it             kvs_bind, at the latest before kvs_arm
  *   head written to C    kvs_arm, whenever a read has left U's socket empty; -EAGAIN: relay on and try again
  *   events               KVS_EV_ENDED: C may be written again, usage is in the tail. KVS_EV_DONE: kvs_unbind, U is free
  *   until close          at KVS_EV_ENDED kvs_closing, close C; U at KVS_EV_DONE, since the pod may have to repeat
@@ -77,11 +77,12 @@ struct kvs_half {
 /* kvs_conns: hash by kvs_tuple. Entries are made by kvs_conn_add, removed by kvs_conn_close, by user space when they
  * have been closed for KVS_RETAIN_SEC, and by TC when a SYN shows that a closed tuple is used again. */
 struct kvs_conn {
-	struct kvs_half half; /* while bound, the copy in the splice is the one that counts */
-	__u32 splice;	      /* 0: unbound */
-	__u32 gen;	      /* of the binding; unbound as well if kvs_splices[splice].gen differs */
+	struct bpf_spin_lock lock; /* of half, splice and gen while it is not bound */
+	struct kvs_half half;	   /* while bound, the copy in the splice is the one that counts */
+	__u32 splice;		   /* 0: unbound */
+	__u32 gen;		   /* of the binding; unbound as well if kvs_splices[splice].gen differs */
 	__u8 side;
-	__u8 pad[3];
+	__u8 pad[7];
 	__u64 born;	 /* tells this entry from a later one of the same tuple */
 	__u64 closed_at; /* kvs_conn_close was called */
 };
@@ -404,6 +405,7 @@ struct kvs_arm_args {
 	__u64 c_written; /* bytes written to C's socket since it was accepted */
 	__u64 left;	 /* KVS_LENGTH: of the body; KVS_CHUNKED: see kvs_walk */
 	__u64 first_at;	 /* when the first byte of the body was read; 0: it is still to come, and TC takes TTFT */
+	__u64 last_at;	 /* when the last one so far was read, where the next gap begins; 0: now */
 	__u32 cap;	 /* most window for the pod; 0: KVS_STORE_BYTES if chunked, else the client's */
 	__u8 framing;	 /* enum kvs_framing */
 	__u8 walk;	 /* enum kvs_walk */
@@ -433,14 +435,14 @@ struct kvs_unbind_args {
 
 _Static_assert(sizeof(struct kvs_tuple) == 36, "kvs_tuple");
 _Static_assert(sizeof(struct kvs_half) == 36, "kvs_half");
-_Static_assert(sizeof(struct kvs_conn) == 64, "kvs_conn");
+_Static_assert(sizeof(struct kvs_conn) == 72, "kvs_conn");
 _Static_assert(sizeof(struct kvs_syn) == 20, "kvs_syn");
 _Static_assert(sizeof(struct kvs_splice) <= 512, "kvs_splice");
 _Static_assert(sizeof(struct kvs_event) == 48, "kvs_event");
 _Static_assert(sizeof(struct kvs_conn_add_args) == 64, "kvs_conn_add_args");
 _Static_assert(sizeof(struct kvs_conn_close_args) == 48, "kvs_conn_close_args");
 _Static_assert(sizeof(struct kvs_bind_args) == 104, "kvs_bind_args");
-_Static_assert(sizeof(struct kvs_arm_args) == 48, "kvs_arm_args");
+_Static_assert(sizeof(struct kvs_arm_args) == 56, "kvs_arm_args");
 _Static_assert(sizeof(struct kvs_unbind_args) == 72, "kvs_unbind_args");
 _Static_assert(sizeof(union kvs_row_counts) == 8 * KVS_ROWS_N, "kvs_row_counts");
 

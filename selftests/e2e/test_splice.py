@@ -176,7 +176,7 @@ def test_hundreds_of_answers_on_one_connection_mix_pods_and_carriers(w):
     if w.carrier == "tc":
         spliced = g.metric('splice_events_total{event="done"')
         need(spliced > 40 and g.metric("splice_bytes_total") > 40000, "%d spliced" % spliced)
-        need(g.metric('splice_pairs_total{result="ok"') == 360, "not all could have been")
+        need(g.metric('splice_pairs_total{result="ok"') >= spliced, "more than were bound")
     g.counts('requests_done_total{end="complete"', 360)
 
 
@@ -647,14 +647,14 @@ def answer(c):
 
 
 @lib.wire("tc")
-def test_a_long_answer_after_a_run_of_short_ones_is_relayed_and_the_next_spliced(w):
+def test_short_answers_are_not_bound_and_long_ones_among_them_are_spliced(w):
     pod = w.pod(None)
     g = w.gateway([pod], datapath={"min-bytes": "4KiB"}, workers=1)
     with g.connect() as c:
         for _ in range(16):
             pod.handler = Staged(head("length", 5) + b"hello")
             need(answer(c).body == b"hello", "another answer")
-        relayed(g, c, pod, "short", parts=[head("length", 5001), b"o", b"x" * 5000])
+        need(g.metric("splice_pairs_total") == 0, "short ones were bound, or counted")
         for body in PROMPT, dict(PROMPT, stream=True):
             pod.handler = s = Staged(head("length", 5000) + b"x", b"y" * 4999)
             a, rid = ask(g, c, body)
@@ -671,6 +671,7 @@ def test_a_long_answer_after_a_run_of_short_ones_is_relayed_and_the_next_spliced
         s.go()
         c.take(5000)
         was_spliced(g, rid, 4999)
+    need(g.metric("splice_pairs_total") == g.metric('splice_pairs_total{result="ok"') == 3, "others than the long ones")
 
 
 def tap(name):

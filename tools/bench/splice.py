@@ -8,7 +8,7 @@ import time
 from lab import NS, Kvsteer, read, read_if, rss, sh, tree
 from results import bad, us
 
-CONN_KEY, CONN_VALUE = 36, 64  # kvs_conns: a hash by both ends of a connection
+CONN_KEY, CONN_VALUE = 36, 72  # kvs_conns: a hash by both ends of a connection
 RETAIN = 120  # seconds for which a closed connection is remembered, KVS_RETAIN_SEC
 BIG = 16384  # pieces of 64 KB: 1 GB
 

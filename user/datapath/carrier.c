@@ -146,6 +146,14 @@ void carrier_closing(struct carrier_worker *w, struct carrier_pair *p)
 		carriers[p->carrier]->closing(splicer_of(w), p);
 }
 
+static void pair_over(struct carrier_worker *w, struct carrier_pair *p, const struct carrier_view *v)
+{
+	atomic_fetch_add_explicit(&w->bytes, v->bytes, memory_order_relaxed);
+	atomic_fetch_add_explicit(&w->segments, v->segments, memory_order_relaxed);
+	atomic_fetch_add_explicit(&w->chunks, v->chunks, memory_order_relaxed);
+	*p = (struct carrier_pair){ .id = 0 };
+}
+
 int carrier_unbind(struct carrier_worker *w, struct carrier_pair *p, bool force, struct carrier_view *ret)
 {
 	struct splicer *sp = splicer_of(w);
@@ -158,12 +166,19 @@ int carrier_unbind(struct carrier_worker *w, struct carrier_pair *p, bool force,
 		return -ENOENT;
 	atomic_store_explicit(&sp->slots[p->id].pair, NULL, memory_order_release);
 	r = carriers[p->carrier]->unbind(w, sp, p, force, &view);
-	atomic_fetch_add_explicit(&w->bytes, view.bytes, memory_order_relaxed);
-	atomic_fetch_add_explicit(&w->segments, view.segments, memory_order_relaxed);
-	atomic_fetch_add_explicit(&w->chunks, view.chunks, memory_order_relaxed);
+	pair_over(w, p, &view);
 	if (ret)
 		*ret = view;
-	*p = (struct carrier_pair){ .id = 0 };
+	return r;
+}
+
+int carrier_finish(struct carrier_worker *w, struct carrier_pair *p, struct carrier_view *ret)
+{
+	struct splicer *sp = splicer_of(w);
+	int r = p->id ? carriers[p->carrier]->finish(w, sp, p, ret) : -ENOENT;
+
+	if (!r)
+		pair_over(w, p, ret);
 	return r;
 }
 

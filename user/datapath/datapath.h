@@ -20,8 +20,8 @@
  *	net_connect(fd, addr);    and when it is up:
  *	                          carrier_connected(w, &u->conn, fd);  before the request is written
  *	a pooled U for this C:    prefer one that carrier_fits(&c->conn, &u->conn)
- *	dispatch:                 carrier_bind(w, &r->pair, &c->conn, &u->conn, now); before the request is written
  *	the head was written to C, nothing waits in our buffer for C, and a read has emptied U's socket:
+ *	                          carrier_bind(w, &r->pair, &c->conn, &u->conn, dispatched_at), once, and
  *	                          carrier_arm(w, &r->pair, &arming)
  *	    CARRIER_ARMED         write nothing to C until ENDED or a refusal
  *	    CARRIER_AGAIN         relay on, try again after the next read that empties U
@@ -254,6 +254,7 @@ struct carrier_arming {
 	uint64_t u_read;    /* bytes read from U since it was connected */
 	uint64_t c_written; /* bytes written to C since it was accepted */
 	uint64_t first_at;  /* when the body's first byte was read; 0: it is still to come */
+	uint64_t last_at;   /* when the last one so far was read */
 	enum http_framing framing;
 	uint64_t left;			  /* HTTP_LENGTH: of the body */
 	const struct http_chunks *chunks; /* HTTP_CHUNKED: as walked by http_chunks_walk */
@@ -270,6 +271,9 @@ struct carrier_view {
 	bool client_owes;	    /* that, or it has no room for more: the pod waits for it */
 };
 int carrier_look(struct carrier_worker *w, struct carrier_pair *p, struct carrier_view *ret);
+
+/* After ENDED: as carrier_unbind, if it is done. -EAGAIN: not yet, nothing has changed. -ENOENT: not bound. */
+int carrier_finish(struct carrier_worker *w, struct carrier_pair *p, struct carrier_view *ret);
 
 /* We are about to close both sockets, FIN or RST: they may leave. */
 void carrier_closing(struct carrier_worker *w, struct carrier_pair *p);

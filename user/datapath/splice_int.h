@@ -208,6 +208,7 @@ struct carrier_ops {
 				const struct carrier_arming *a);
 	int (*look)(struct splicer *sp, const struct carrier_pair *p, struct carrier_view *ret);
 	void (*closing)(struct splicer *sp, const struct carrier_pair *p);
+	int (*finish)(struct carrier_worker *w, struct splicer *sp, struct carrier_pair *p, struct carrier_view *ret);
 	int (*unbind)(struct carrier_worker *w, struct splicer *sp, struct carrier_pair *p, bool force,
 		      struct carrier_view *ret);
 };

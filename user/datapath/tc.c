@@ -301,7 +301,12 @@ static enum carrier_arm tc_arm(struct carrier_worker *w, struct splicer *sp, str
 			       const struct carrier_arming *a)
 {
 	struct kvs_arm_args k = {
-		.splice = p->id, .gen = p->gen, .u_read = a->u_read, .c_written = a->c_written, .first_at = a->first_at
+		.splice = p->id,
+		.gen = p->gen,
+		.u_read = a->u_read,
+		.c_written = a->c_written,
+		.first_at = a->first_at,
+		.last_at = a->last_at,
 	};
 	int unacked = 0, r;
 
@@ -356,6 +361,33 @@ static void tc_closing(struct splicer *sp, const struct carrier_pair *p)
 	splice_call(sp, CALL_closing, &a, sizeof(a));
 }
 
+static void unbound(struct carrier_worker *w, struct splicer *sp, const struct kvs_unbind_args *a,
+		    struct carrier_view *ret)
+{
+	*ret = (struct carrier_view){
+		.state = a->state,
+		.flags = a->flags,
+		.bytes = a->bytes,
+		.segments = a->segments,
+		.chunks = a->chunks,
+		.gap_max = a->gap_max,
+		.first_at = a->first_at,
+		.last_at = a->last_at,
+	};
+	atomic_store_explicit(&sp->slots[a->splice].pair, NULL, memory_order_release);
+	id_give(w, sp, a->splice);
+}
+
+static int tc_finish(struct carrier_worker *w, struct splicer *sp, struct carrier_pair *p, struct carrier_view *ret)
+{
+	struct kvs_unbind_args a = { .splice = p->id, .gen = p->gen };
+	int r = splice_call(sp, CALL_unbind, &a, sizeof(a));
+
+	if (!r)
+		unbound(w, sp, &a, ret);
+	return r == -EBUSY ? -EAGAIN : r;
+}
+
 static int tc_unbind(struct carrier_worker *w, struct splicer *sp, struct carrier_pair *p, bool force,
 		     struct carrier_view *ret)
 {
@@ -376,17 +408,7 @@ static int tc_unbind(struct carrier_worker *w, struct splicer *sp, struct carrie
 		atomic_store_explicit(&sp->state[p->id], ID_LIMBO, memory_order_release);
 		return r == -EAGAIN ? 0 : r;
 	}
-	*ret = (struct carrier_view){
-		.state = a.state,
-		.flags = a.flags,
-		.bytes = a.bytes,
-		.segments = a.segments,
-		.chunks = a.chunks,
-		.gap_max = a.gap_max,
-		.first_at = a.first_at,
-		.last_at = a.last_at,
-	};
-	id_give(w, sp, p->id);
+	unbound(w, sp, &a, ret);
 	return busy ? -EBUSY : 0;
 }
 
@@ -400,5 +422,6 @@ const struct carrier_ops carrier_tc = {
 	.arm = tc_arm,
 	.look = tc_look,
 	.closing = tc_closing,
+	.finish = tc_finish,
 	.unbind = tc_unbind,
 };

@@ -301,7 +301,6 @@ void request_ready(struct request *r)
 		return;
 	status = decide(r, &no);
 	decided(r, t0);
-	r->one_piece = r->kind != API_OTHER && in->whole && !in->stream;
 	if (status) {
 		request_refuse(r, no.why, (unsigned)status, no.type, no.message);
 		return;

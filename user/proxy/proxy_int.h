@@ -191,7 +191,6 @@ struct request {
 	uint8_t spliced;     /* enum splice */
 	bool splice_refused; /* relay the rest */
 	bool long_tail;	     /* was asked for members that stand behind usage */
-	bool one_piece;	     /* was asked for an answer that is no stream */
 	uint64_t first_ns;
 	uint64_t text_bytes; /* of the prompt, to learn bytes per token; 0: not known */
 };
@@ -227,7 +226,6 @@ struct worker {
 	struct loop_timer sweep; /* idle upstreams that have grown old */
 	struct pod_idle *idle;
 	unsigned nidle;
-	uint8_t short_answers;	   /* of those in one piece, how many in a row were too short for a splice */
 	struct sched_state *sched; /* per pool */
 	struct prompt spare;	   /* memory of the last prompt for the next */
 	struct buf spare_body;	   /* and of a long body */
@@ -402,16 +400,13 @@ void upstream_close_idle(struct worker *w);
 void relay_pump(struct request *r);
 
 /* splice.c */
-void splice_bind(struct request *r);	 /* r->u is up, nothing of the request was written to it */
 void splice_unbind(struct request *r);	 /* not bound: nothing */
-void splice_learn(struct request *r);	 /* an answer's head has come */
 void splice_try(struct request *r);	 /* to hand it over, if it is time */
 bool splice_readable(struct request *r); /* U is. True: it was not for the relay */
 /* C is, or has closed; or it was <reset>. True: it had all of its answer, the end is on its way here. */
 bool splice_client_readable(struct request *r, bool reset);
 uint64_t splice_last_byte(struct request *r, uint64_t now); /* since when the pod could have sent something */
 bool splice_break(struct request *r, const char *end, enum stats_id how); /* both are reset; false: it is not spliced */
-void splice_done(struct request *r);
 void splice_event(void *arg, struct carrier_pair *pair, const struct carrier_event *e);
 
 /* answer.c */

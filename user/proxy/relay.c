@@ -178,7 +178,6 @@ static int take_head(struct request *r, const struct http_head *h)
 	r->dechunk = r->minor_10 && h->framing == HTTP_CHUNKED;
 	http_chunks_init(&r->resp_chunks);
 	usage_watch_init(&r->usage, str_starts(type, STR("text/event-stream")));
-	splice_learn(r);
 	if (h->status >= 400)
 		guess_undo(r);
 	guess_settled(r);

@@ -62,8 +62,6 @@ void request_dispatch(struct request *r)
 	} else if (!u->connecting) {
 		request_unqueue(r);
 	}
-	if (!u->connecting)
-		splice_bind(r);
 	client_timer(r->c, now + (u->connecting || request_limits(r)->connect_timeout < request_limits(r)->first_byte
 					  ? request_limits(r)->connect_timeout
 					  : request_limits(r)->first_byte));

@@ -3,16 +3,18 @@
  * The road of an answer that the kernel carries. The relay begins every answer and is what each of these steps falls
  * back to; the carrier's own states are datapath/'s (docs/datapath.md).
  *
- *   bound ──first body byte relayed, U empty──► armed ──first diverted segment──► (in the kernel) ──► ended ──► done
- *     ▲  └─ not eligible: relay               │ other bytes came first                 │
- *     └───────────────────────────────────────┘                                        └ anything else: both are reset
+ *   relayed ──first body byte relayed, U empty──► armed ──first diverted segment──► (in the kernel) ──► ended ──► done
+ *     ▲  └─ not eligible: to its end            │ other bytes came first                 │
+ *     └─────────────────────────────────────────┘                                        └ anything else: both are
+ * reset
  *
  * From armed to ended nothing is written to the client and nothing of the answer is read from the pod; from ended to
  * done the answer is complete but for the client's acknowledgement, and the pod's connection cannot be used yet. The
  * request lives until done, so a client that has its next request ready waits for that: its acknowledgement is on the
  * way with it.
  *
- * The first byte is always relayed: the time to it is the scheduler's to know at once.
+ * The first byte is always relayed: the time to it is the scheduler's to know at once. Nothing is done for a splice
+ * before it, so that it comes no later than without, and an answer that turns out to be short costs nothing.
  */
 #include <errno.h>
 #include <linux/tcp.h>
@@ -20,40 +22,6 @@
 #include <sys/socket.h>
 
 #include "proxy/proxy_int.h"
-
-#define SHORT_RUN 16
-
-/*
- * A binding is two calls into the kernel, 5 us, and has to be made before it is known how long the answer is. One that
- * is no stream and comes after a run of short ones will be short, too; if not, it is relayed, and the next are bound.
- */
-static bool is_short_likely(const struct request *r)
-{
-	return r->one_piece && r->c->w->short_answers >= SHORT_RUN;
-}
-
-void splice_learn(struct request *r)
-{
-	struct worker *w = r->c->w;
-
-	if (!r->one_piece || r->status >= 300)
-		return;
-	if (r->resp_framing != HTTP_LENGTH || r->resp_left >= w->sh->cfg->datapath_min_bytes)
-		w->short_answers = 0;
-	else if (w->short_answers < SHORT_RUN)
-		w->short_answers++;
-}
-
-void splice_bind(struct request *r)
-{
-	struct worker *w = r->c->w;
-
-	if (is_short_likely(r) && carrier_fits(&r->c->conn, &r->u->conn) == CARRIER_WHY_OK) {
-		carrier_count(w->carrier, CARRIER_WHY_SHORT);
-		return;
-	}
-	carrier_bind(w->carrier, &r->pair, &r->c->conn, &r->u->conn, r->dispatch_ns);
-}
 
 void splice_unbind(struct request *r)
 {
@@ -81,11 +49,14 @@ static bool is_far_bulk(const struct request *r)
 /* Worth it, and known to be right? What is not is counted once. */
 static bool eligible(struct request *r)
 {
+	enum carrier_why why = carrier_fits(&r->c->conn, &r->u->conn);
 	struct worker *w = r->c->w;
 
-	if (!r->pair.id || r->splice_refused || !r->first_ns || r->resp_done)
+	if (r->splice_refused || !r->first_ns || r->resp_done)
 		return false;
-	if (r->dechunk)
+	if (why)
+		carrier_count(w->carrier, why);
+	else if (r->dechunk)
 		carrier_count(w->carrier, CARRIER_WHY_DECHUNK);
 	else if (r->resp_framing == HTTP_LENGTH && r->resp_left < w->sh->cfg->datapath_min_bytes)
 		carrier_count(w->carrier, CARRIER_WHY_SHORT);
@@ -108,12 +79,17 @@ void splice_try(struct request *r)
 	if (u->readable || u->hup || buf_len(&c->out) || r->body_state != BODY_DONE ||
 	    r->body_sent != buf_len(&r->body) || !eligible(r))
 		return;
+	if (!r->pair.id && carrier_bind(c->w->carrier, &r->pair, &c->conn, &u->conn, r->dispatch_ns)) {
+		r->splice_refused = true;
+		return;
+	}
 	a = (struct carrier_arming){
 		.c_fd = c->io.fd,
 		.u_fd = u->io.fd,
 		.u_read = u->received,
 		.c_written = c->sent,
 		.first_at = r->first_ns,
+		.last_at = r->last_ns,
 		.framing = r->resp_framing,
 		.left = r->resp_left,
 		.chunks = &r->resp_chunks,
@@ -206,17 +182,29 @@ after_end:
 	return true;
 }
 
+static void done(struct request *r, const struct carrier_view *v)
+{
+	r->spliced = SPLICE_NOT;
+	account(r, v);
+	r->resp_done = true;
+	request_finish(r);
+}
+
 bool splice_client_readable(struct request *r, bool reset)
 {
+	struct carrier_worker *w = r->c->w->carrier;
 	struct carrier_view v;
+	int e;
 
-	if (r->spliced == SPLICE_NOT || carrier_look(r->c->w->carrier, &r->pair, &v) ||
-	    v.state < (reset ? KVS_DONE : KVS_ENDED))
+	if (r->spliced == SPLICE_NOT)
 		return false;
 	/* The tail comes with the event, which may still be on its way. */
-	if (v.state == KVS_DONE && r->spliced == SPLICE_ENDED)
-		splice_done(r);
-	return true;
+	if (r->spliced != SPLICE_ENDED)
+		return carrier_look(w, &r->pair, &v) == 0 && v.state >= (reset ? KVS_DONE : KVS_ENDED);
+	e = carrier_finish(w, &r->pair, &v);
+	if (!e)
+		done(r, &v);
+	return !e || (e == -EAGAIN && !reset);
 }
 
 uint64_t splice_last_byte(struct request *r, uint64_t now)
@@ -230,17 +218,6 @@ uint64_t splice_last_byte(struct request *r, uint64_t now)
 	else if (v.last_at > r->last_ns)
 		r->last_ns = v.last_at;
 	return r->last_ns;
-}
-
-void splice_done(struct request *r)
-{
-	struct carrier_view v;
-
-	carrier_unbind(r->c->w->carrier, &r->pair, false, &v);
-	r->spliced = SPLICE_NOT;
-	account(r, &v);
-	r->resp_done = true;
-	request_finish(r);
 }
 
 /* The chunk framing of a tail begins anywhere: the first place from which it can be walked to its very end. What lies
@@ -297,6 +274,7 @@ void splice_event(void *arg, struct carrier_pair *pair, const struct carrier_eve
 {
 	struct request *r = container_of(pair, struct request, pair);
 	struct worker *w = r->c->w;
+	struct carrier_view v;
 
 	if (e->tail_n && (e->type == CARRIER_ENDED || e->type == CARRIER_DONE))
 		read_tail(r, e->tail, e->tail_n, e->bytes);
@@ -306,9 +284,12 @@ void splice_event(void *arg, struct carrier_pair *pair, const struct carrier_eve
 	case CARRIER_ENDED:
 		r->spliced = SPLICE_ENDED;
 		r->last_ns = loop_now(w->loop);
+		if (r->c->readable) /* its next request has told that it is done, and wakes nobody again */
+			splice_client_readable(r, false);
 		break;
 	case CARRIER_DONE:
-		splice_done(r);
+		carrier_unbind(w->carrier, &r->pair, false, &v);
+		done(r, &v);
 		break;
 	case CARRIER_BROKEN:
 		stats_inc(w->st, STATS_UP_GARBAGE);

@@ -37,7 +37,6 @@ static void upstream_ready(struct loop_fd *f, uint32_t events)
 			return;
 		u->connecting = false;
 		carrier_connected(u->w->carrier, &u->conn, f->fd);
-		splice_bind(r);
 		request_unqueue(r);
 		r->last_ns = loop_now(u->w->loop);
 	}
