@@ -287,6 +287,12 @@ static __always_inline bool pod_in_relay(struct kvs_splice *sp, struct scratch *
 	return false;
 }
 
+/* Its sockets have no use for what carries no data; once they are told to close, a reset is made of it. */
+static __always_inline bool orphan_goes_on(const struct kvs_splice *sp)
+{
+	return sp->state == KVS_ACTIVE && (sp->flags & (KVS_F_ORPHAN | KVS_F_CLOSING)) == KVS_F_ORPHAN;
+}
+
 static __always_inline void pod_in(struct kvs_splice *sp, struct scratch *sc)
 {
 	struct action *a = &sc->a;
@@ -312,7 +318,7 @@ static __always_inline void pod_in(struct kvs_splice *sp, struct scratch *sc)
 		pod_data(sp, sc);
 	} else if (sc->s.flags & TCP_FLAG_FIN) {
 		pod_fin(sp, sc);
-	} else if (D(sc->seq, sp->u_una) < 0 || ((sp->flags & KVS_F_ORPHAN) && sp->state == KVS_ACTIVE)) {
+	} else if (D(sc->seq, sp->u_una) < 0 || orphan_goes_on(sp)) {
 		a->row = KVS_ROW_PI_PROBE;
 		pod_to_client(sp, sc);
 		a->peer.flags = TCP_FLAG_ACK;

@@ -256,11 +256,13 @@ def test_an_orphan_that_pauses_keeps_both_of_its_peers_alive(w):
     pods = [w.pod(a, "127.0.0.%d" % i) for i, (a, _) in enumerate(answers, 2)]
     g = w.gateway(pods)
     clients = []
-    for st, _ in answers:
+    for _ in answers:
         c = g.connect(timeout=30)
         alive(c)
         ask(g, c)
         clients.append(c)
+        if len(clients) == 1 and not pods[0].requests:  # either pod may have the first one
+            answers.reverse()
     armed(g, len(clients))
     for st, _ in answers:
         st.go(2)
@@ -273,7 +275,7 @@ def test_an_orphan_that_pauses_keeps_both_of_its_peers_alive(w):
     for i, (c, (st, body)) in enumerate(zip(clients, answers)):
         st.go()
         try:
-            got = c.take(len(body) + (len(chunk(b"o")) if i == 0 else 1))
+            got = c.take(len(body) + (len(chunk(b"o")) if body.endswith(b"0\r\n\r\n") else 1))
             if not got.endswith(body):
                 bad.append("answer %d differs" % i)
         except Exception as e:
