@@ -400,7 +400,7 @@ def test_a_pod_that_breaks_off_is_never_a_clean_end(w):
             need(how == "RST" or (name == "armed only, FIN" or name == "armed only, RST"), "%s: the client got %s" % (name, how))
             d = g.decision(rid)
             need(d["end"] == "upstream_cut", "%s: the end is %s" % (name, d["end"]))
-            if event:
+            if event == "broken":  # a reset is told by U's socket as well, whichever is faster
                 g.counts('splice_events_total{event="%s"' % event, told + 1)
     g.counts('requests_done_total{end="upstream_cut"', len(CUTS))
     s = g.pod_state(pod)
