@@ -150,7 +150,12 @@ static int append(void *ctx, const char *p, size_t n)
 static void renders(const struct row *row, const struct chat_model *m, bool tools, const char *want)
 {
 	struct template_work *w = template_work_new();
-	struct chat_in in = { .request = STR("{\"messages\": [{\"role\": \"user\", \"content\": \"\"}]}") };
+	struct chat_in in = {
+		.request =
+			tools ? STR("{\"messages\": [{\"role\": \"user\", \"content\": \"\"}], \"tools\": [{\"type\": "
+				    "\"function\", \"function\": {\"name\": \"f\"}}]}")
+			      : STR("{\"messages\": [{\"role\": \"user\", \"content\": \"\"}]}"),
+	};
 	struct template_error err;
 	struct buf text = { 0 };
 

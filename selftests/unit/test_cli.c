@@ -297,9 +297,9 @@ static void wrong_usage_is_told_in_one_line_with_code_2(void **state)
 	} rows[] = {
 		{ "", "kvsteer: no object given; kvsteer --help tells what there is\n" },
 		{ "pots", "kvsteer: \"pots\" is no object; there are: status, pod, decision, index, config, flow, "
-			  "model, bpf, reload, "
+			  "model, doctor, bpf, reload, "
 			  "drain, version, completion\n" },
-		{ "d", "kvsteer: \"d\" could be decision, drain\n" },
+		{ "d", "kvsteer: \"d\" could be decision, doctor, drain\n" },
 		{ "pod s 1 2", "kvsteer: usage: kvsteer pod show POD\n" },
 		{ "pod show", "kvsteer: usage: kvsteer pod show POD\n" },
 		{ "pod dance", "kvsteer: \"dance\" is no verb; there are: list, show, drain, undrain\n" },
@@ -405,13 +405,15 @@ static void completion_knows_objects_verbs_and_pods(void **state)
 	static const struct {
 		const char *words, *out;
 	} rows[] = {
-		{ "d", "decision drain" },
+		{ "d", "decision doctor drain" },
 		{ "pod ''", "list show drain undrain" },
 		{ "pod u", "undrain" },
 		{ "-j pod s", "show" },
 		{ "--control x pod s", "show" },
-		{ "-", "--control --json --model --lines --rst --set --template --tokenizer-config --repeat --time "
-		       "--cache-dir --decode --special --help --version" },
+		{ "-",
+		  "--control --json --model --lines --rst --set --template --tokenizer-config --api --repeat --time "
+		  "--cache-dir --decode --special --tokens --pod --endpoint --revision --ca-file --help "
+		  "--version" },
 		{ "pod show ''", "10.0.0.1:8000 10.0.0.22:8000" },
 	};
 	static const char cmd[] =

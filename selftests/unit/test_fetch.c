@@ -48,11 +48,12 @@ static void *serve(void *arg)
 	struct pollfd p[2] = { { .fd = v->fd, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
 
 	while (!v->stop) {
-		const char *text = v->answer;
+		const char *text;
 		ssize_t k;
 
 		if (poll(p, 2, 5) <= 0)
 			continue;
+		text = v->answer; /* set before the request, whose place is read no more */
 		if (p[0].revents && p[1].fd < 0) {
 			p[1].fd = accept(v->fd, NULL, NULL);
 			v->connections++;
@@ -64,7 +65,6 @@ static void *serve(void *arg)
 		if (k > 0) {
 			v->request[k] = '\0';
 			v->requests++;
-			text = v->answer;
 			give(p[1].fd, text);
 		}
 		if (k <= 0 || strchr(text, '!')) {
