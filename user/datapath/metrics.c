@@ -71,7 +71,8 @@ static void write_workers(struct datapath *dp, struct buf *b)
 			buf_printf(b, PREFIX "splice_connections_total{side=\"%s\",result=\"%s\"} %" PRIu64 "\n",
 				   side == KVS_SIDE_C ? "client" : "pod", carrier_why_name((enum carrier_why)i),
 				   sum(dp, offsetof(struct carrier_worker, conns), side * CARRIER_WHYS_N + i));
-	family(b, "splice_pairs_total", "counter", "Answers that go on behind their first bytes, by whether they may be spliced, and why not");
+	family(b, "splice_pairs_total", "counter",
+	       "Answers that go on behind their first bytes, by whether they may be spliced, and why not");
 	for (unsigned i = 0; i < CARRIER_WHYS_N; i++)
 		labelled(b, "splice_pairs_total", "result", carrier_why_name((enum carrier_why)i),
 			 sum(dp, offsetof(struct carrier_worker, pairs), i));

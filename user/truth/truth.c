@@ -116,8 +116,11 @@ void truth_feed(struct truth_row *row, const struct truth_sample *s, uint64_t no
 
 	row->fed_ns = now_ns;
 	row->block = s->block;
-	if (s->prompt > s->reported) /* the last token is computed anew in any case */
-		row->computed_new += (s->prompt - s->reported - 1) / s->block;
+	if (s->prompt > s->reported) { /* the last token is computed anew in any case */
+		uint64_t whole = (s->prompt - s->reported - 1) / s->block;
+
+		row->computed_new += (double)whole;
+	}
 	if (s->predicted < s->block && s->reported < s->block)
 		return;
 	w->v[w->n % TRUTH_WINDOW].predicted = s->predicted;
