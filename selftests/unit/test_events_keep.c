@@ -58,7 +58,7 @@ static void the_next_batch_proves_it(void **state)
 	until(predicted(&c, TEXT_A "x") == 32);
 	again(&c, false, 60 * NS_PER_S);
 	until(predicted(&c, TEXT_A "x") == 32);
-	assert_true(atomic_load(&c.p->index_stale) && !atomic_load(&c.p->index_live));
+	until(atomic_load(&c.p->index_stale) && !atomic_load(&c.p->index_live));
 	send_seq(&c, 6, stored(11, 20, TEXT_B, BLOCK, NULL));
 	until(atomic_load(&c.p->index_live));
 	assert_int_equal(predicted(&c, TEXT_A TEXT_B "x"), 64);
