@@ -64,6 +64,8 @@ static size_t take(char *p, size_t size, size_t n, void *arg)
 		if (ftruncate(t->fd, 0) || lseek(t->fd, 0, SEEK_SET))
 			t->write_failed = true;
 	}
+	if (t->have + len > t->size)
+		return 0; /* it is not what was listed, and might not end */
 	for (size_t at = 0; at < len && !t->write_failed;) {
 		ssize_t k = write(t->fd, p + at, len - at);
 
