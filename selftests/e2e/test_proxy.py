@@ -592,6 +592,39 @@ def test_what_an_engine_reads_and_we_do_not_cannot_hide_what_may_not_pass(w):
         need(len(pod.requests) - seen == (status == 200), "%r reached the pod" % q)
 
 
+def test_forbidden_members_do_not_pass_inside_of_others(w):
+    pod = w.pod(echo)
+    g = w.gateway([pod])
+    bad = {"kv_transfer_params": {"remote_host": "h"}}
+    for q, status in (({"sampling_params": {"extra_args": bad}}, 400), ({"vllm_xargs": bad}, 400), ({"extra_args": [bad]}, 400),
+                      ({"vllm_xargs": {"kv_transfer_params": None, "x": 1}}, 200), ({"vllm_xargs": {"x": "kv_transfer_params"}}, 200),
+                      ({"metadata": bad}, 200)):
+        for path in "/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/inference/v1/generate":
+            for body in dict(q, **PROMPT), dict(PROMPT, prompt="x" * 300000, **q):
+                need(g.post(body, path).status == status, "%s: %r" % (path, q))
+            a = g.post(packed(json.dumps(dict(q, **PROMPT)).encode(), "gzip"), path, headers=["Content-Encoding: gzip"])
+            need(a.status == status, "%s, packed: %r" % (path, q))
+    # Of a long one, decided early, the beginning has reached the pod.
+    need(sum(bool(r.body) for r in pod.requests) == 3 * 5 * 3, "what is refused reached the pod whole")
+
+
+def test_a_salt_that_is_not_known_is_not_taken_for_none(w):
+    g = w.gateway([w.pod(echo)])
+    long = '"%s"' % ("s" * 128)
+
+    def ask(n, salt):
+        q = '{"model":"m","prompt":"%d %s"%s}' % (n, "some words " * 500, salt)
+        return json.loads(g.post(q, headers=["x-kvsteer-explain: 1"]).headers["x-kvsteer-decision"])
+
+    for n, (salt, opaque) in enumerate((("a", False), (long, True), ('"a\\u0000b"', True), ("7", True), ("{}", True))):
+        salt = ',"cache_salt":%s' % (salt if opaque else '"%s"' % salt)
+        need((ask(n, salt)["mode"] == "load") == opaque, "%s: opaque or not" % salt)
+    need(g.metric('opaque_total{reason="cache_salt"') == 4, "not counted")
+    need(ask(9, ',"cache_salt":%s,"cache_salt":"a"' % long)["mode"] != "load", "the last one wins")
+    ask(10, ',"cache_salt":"a","cache_salt":null')
+    until(lambda: ask(10, "")["predicted_tokens"] > 500, "null is the last")
+
+
 def test_a_body_that_is_no_json_is_the_pods_to_judge(w):
     pod = w.pod(lambda c, r: (r.read_body(), c.reply({"e": 1}, "400 Bad Request")))
     g = w.gateway([pod])

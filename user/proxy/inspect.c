@@ -43,7 +43,8 @@ enum {
 	MESSAGES,
 	TOOLS,
 	STATE,
-	FORBIDDEN
+	FORBIDDEN,
+	CARRIER, /* engines take forbidden members out of it too */
 };
 enum {
 	COMPLETION = 1 << API_COMPLETIONS,
@@ -82,6 +83,9 @@ static const struct {
 	{ STR("bootstrap_room"), FORBIDDEN, ALL },
 	{ STR("disaggregated_params"), FORBIDDEN, ALL },
 	{ STR("ec_transfer_params"), FORBIDDEN, ALL },
+	{ STR("vllm_xargs"), CARRIER, ALL },
+	{ STR("sampling_params"), CARRIER, ALL },
+	{ STR("extra_args"), CARRIER, ALL },
 };
 
 static bool all_have_templates(const struct proxy_shared *sh)
@@ -178,16 +182,18 @@ static int member_key(struct inspection *in, const struct json_val *key)
 	return e;
 }
 
-static void copy_short(const struct json_val *v, char *out, size_t cap)
+/* False, and an empty string: it does not fit, or is none of C. */
+static bool copy_short(const struct json_val *v, char *out, size_t cap)
 {
 	struct buf b = { 0 };
+	bool ok = v->kind == JSON_T_STR && v->raw.n < 8 * cap && json_unescape(v, &b) == 0 && buf_len(&b) < cap &&
+		  !(b.len && memchr(b.mem, '\0', b.len));
 
-	if (v->kind == JSON_T_STR && v->raw.n < 8 * cap && json_unescape(v, &b) == 0 && buf_len(&b) < cap) {
-		if (b.mem)
-			memcpy(out, b.mem, b.len);
-		out[b.len] = '\0';
-	}
+	if (ok && b.len)
+		memcpy(out, b.mem, b.len);
+	out[ok ? b.len : 0] = '\0';
 	buf_free(&b);
+	return ok;
 }
 
 static bool is_container(const struct json_val *v)
@@ -215,7 +221,7 @@ static int member_value(struct inspection *in, const struct json_val *v)
 		copy_short(v, in->model, sizeof(in->model));
 		break;
 	case SALT:
-		copy_short(v, in->salt, sizeof(in->salt));
+		in->salt_unknown = !copy_short(v, in->salt, sizeof(in->salt)) && v->kind != JSON_T_NULL;
 		break;
 	case STREAM:
 		in->stream |= !is_not_set(v);
@@ -259,6 +265,18 @@ static int member_value(struct inspection *in, const struct json_val *v)
 		}
 		break;
 	}
+	return 0;
+}
+
+/* Inside of a member whose content the engine takes for parameters of its own. */
+static int carried(struct inspection *in, const struct json_val *v)
+{
+	if (in->inner && v->kind != JSON_T_NULL)
+		in->forbidden = in->inner;
+	in->inner = NULL;
+	for (size_t i = 0; v->kind == JSON_T_KEY && i < sizeof(members) / sizeof(members[0]); i++)
+		if (members[i].member == FORBIDDEN && json_str_is(v, members[i].name))
+			in->inner = members[i].name.p;
 	return 0;
 }
 
@@ -315,6 +333,8 @@ static int take(struct inspection *in, const struct json_val *v)
 
 	if (level == 1 && in->json.stack[1] == JSON_T_OBJ)
 		return v->kind == JSON_T_KEY ? member_key(in, v) : member_value(in, v);
+	if (in->member == CARRIER)
+		return carried(in, v);
 	if (in->member == PROMPT && level == 2)
 		return prompt_item(in, v);
 	if (in->member == TOOLS && level == 2)
@@ -366,7 +386,7 @@ int inspection_gather(struct inspection *in)
 
 bool inspection_may_be_early(struct inspection *in)
 {
-	if (in->err || in->no_text || in->lone || in->state || in->prompt.text.len < in->early_at)
+	if (in->err || in->no_text || in->lone || in->state || in->salt_unknown || in->prompt.text.len < in->early_at)
 		return false;
 	in->early_at = 2 * in->prompt.text.len;
 	return true;
@@ -376,11 +396,12 @@ void inspection_judge(struct inspection *in)
 {
 	bool text = in->unread ? in->some && !in->no_text : in->prompt.text.len > in->prompt.prefix;
 
-	in->opaque = !in->whole || in->lone || in->state || (!text && !in->ids);
+	in->opaque = !in->whole || in->lone || in->state || in->salt_unknown || (!text && !in->ids);
 	in->why = in->kind == API_OTHER || in->json.n == 0 ? STATS_OPAQUE_KIND
 		  : in->err				   ? STATS_OPAQUE_JSON
 		  : !in->whole				   ? STATS_OPAQUE_PARTIAL
 		  : in->state				   ? STATS_OPAQUE_STATE
+		  : in->salt_unknown			   ? STATS_OPAQUE_SALT
 							   : STATS_OPAQUE_KIND;
 }
 

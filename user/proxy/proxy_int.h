@@ -324,7 +324,8 @@ struct inspection {
 	bool unread;	/* the text has not been gathered: a template is to make it (inspection_gather) */
 	bool some;	/* … and there is something to gather */
 	bool state;	/* it goes on from what the engine has kept (previous_response_id) */
-	bool no_text;	/* only looked through for what may not pass */
+	bool salt_unknown; /* it has a salt that is not in <salt> */
+	bool no_text;	   /* only looked through for what may not pass */
 	uint8_t member;
 	enum stats_id why;     /* opaque: the counter that says why */
 	const char *forbidden; /* a member that clients may not set, or NULL */
@@ -341,7 +342,7 @@ struct inspection {
 	struct worker *w;
 	enum api_kind kind;
 	int err;
-	const char *name;
+	const char *name, *inner;
 	size_t early_at; /* bytes of text at which an early decision is tried */
 	size_t expect, ids_from, ids_to, raw_from;
 	uint32_t items;

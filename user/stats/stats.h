@@ -55,6 +55,7 @@
 	X(OPAQUE_KIND, "opaque_total", "reason=\"no_prompt\"", "")                                               \
 	X(OPAQUE_PARTIAL, "opaque_total", "reason=\"partial_body\"", "")                                         \
 	X(OPAQUE_STATE, "opaque_total", "reason=\"engine_state\"", "")                                           \
+	X(OPAQUE_SALT, "opaque_total", "reason=\"cache_salt\"", "")                                              \
 	X(RENDER_OK, "chat_renders_total", "result=\"exact\"",                                                   \
 	  "Chats whose text was computed from the model's template, by what came of it")                         \
 	X(RENDER_MEDIA, "chat_renders_total", "result=\"media\"", "")                                            \
