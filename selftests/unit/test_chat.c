@@ -232,6 +232,9 @@ static void what_changes_a_prompt_in_an_unknown_way_is_not_guessed(void **state)
 		{ "x", "{\"input\":\"a\",\"previous_response_id\":\"r\"}", UNSURE },
 		{ "x", "{\"input\":\"a\",\"previous_response_id\":null,\"prompt\":null}", "x" },
 		{ "x", "{\"input\":\"a\",\"prompt\":{\"id\":\"p\"}}", NULL },
+		{ "x", "{\"input\":\"a\",\"truncation\":\"disabled\"}", "x" },
+		{ "x", "{\"input\":\"a\",\"truncation\":\"auto\"}", UNSURE },
+		{ "x", "{\"input\":\"a\",\"truncation\":null}", UNSURE },
 	};
 
 	renders_as(CHAT_COMPLETIONS, chats, N(chats));
@@ -331,6 +334,8 @@ static void a_rule_that_an_engine_lacks_matters_where_it_is_touched(void **state
 		  "{% macro r(content) %}{% for p in content %}{{ p }}{% endfor %}{% endmacro %}x", IN_CHAT(USER) },
 		{ CHAT_RULE_NO_THINKING, CHAT_MESSAGES, "x",
 		  "{\"thinking\":{\"type\":\"disabled\"},\"messages\":[" USER "]}" },
+		{ CHAT_RULE_SALT, CHAT_MESSAGES, "x", "{\"cache_salt\":\"s\",\"messages\":[" USER "]}" },
+		{ CHAT_RULE_PROBING, CHAT_MESSAGES, "x", IN_CHAT(USER ",{\"role\":\"system\",\"content\":\"b\"}") },
 		{ CHAT_RULE_CUSTOM, CHAT_COMPLETIONS, "x",
 		  IN_CHAT("{\"role\":\"system\",\"content\":\"x-anthropic-billing-header: 1\"}") },
 		{ CHAT_RULE_CUSTOM, CHAT_RESPONSES, "x",
@@ -375,10 +380,12 @@ static void versions_have_their_rules(void **state)
 		uint32_t lacking;
 	} p[] = {
 		{ "0.32.0", 0 },
-		{ "0.32.1rc2.dev12+g1234567.d20261101", 0 },
+		{ "0.32.1rc2.dev12+g1234567.d20261101", CHAT_RULE_NO_ALIASES },
+		{ "0.31.1.dev3", CHAT_RULE_CUSTOM },
 		{ "0.33", CHAT_RULE_NO_ALIASES },
+		{ "0.33.1.dev3+g1234567", CHAT_RULES_UNKNOWN },
 		{ "0.31.0", CHAT_RULE_CUSTOM },
-		{ "0.29.1", CHAT_RULE_CUSTOM | CHAT_RULE_NO_THINKING | CHAT_RULE_BY_MACRO },
+		{ "0.29.1", CHAT_RULE_CUSTOM | CHAT_RULE_NO_THINKING | CHAT_RULE_PROBING | CHAT_RULE_BY_MACRO },
 		{ "0.18.0", CHAT_RULE_NO_ALIASES - 1 },
 		{ "0.17.1", CHAT_RULES_UNKNOWN },
 		{ "0.34.0", CHAT_RULES_UNKNOWN },

@@ -546,11 +546,12 @@ static struct val cut(struct run *r, struct val text, struct val last)
 /* A member that changes the prompt in a way that is not known here. */
 static void refuse_member(struct run *r, struct str name, struct val v)
 {
-	if (absent(v))
+	/* With anything but this, null too, the engine may cut the prompt. */
+	if (str_eq(name, STR("truncation")) ? val_is(v, STR("disabled")) : absent(v))
 		return;
 	if (str_eq(name, STR("prompt")))
 		run_raise(r, "prompts of the engine's own are not supported");
-	run_unsure(r, "%.*s is not null", (int)name.n, name.p);
+	run_unsure(r, "%.*s is set", (int)name.n, name.p);
 }
 
 static void read_request(struct run *r, struct chat *c)
@@ -573,11 +574,13 @@ static void read_request(struct run *r, struct chat *c)
 		{ STR("system"), &c->system, MESSAGES },
 		{ STR("thinking"), &c->thinking, MESSAGES },
 		{ STR("output_config"), &c->output, MESSAGES },
+		{ STR("cache_salt"), &c->salt, MESSAGES },
 		{ STR("input"), &c->input, RESPONSES },
 		{ STR("instructions"), &c->instructions, RESPONSES },
 		{ STR("reasoning"), &c->reasoning, RESPONSES },
 		{ STR("previous_response_id"), NULL, RESPONSES },
 		{ STR("prompt"), NULL, RESPONSES },
+		{ STR("truncation"), NULL, RESPONSES },
 	};
 	struct json_val k, v;
 	struct json_in in;

@@ -28,7 +28,10 @@ enum {
 	CHAT_RULE_BY_MACRO = 1 << 9,	 /* content that is given to a macro counts, and no other name in macros does */
 	CHAT_RULE_NO_THINKING = 1 << 10, /* thinking can be switched off in /v1/messages */
 	CHAT_RULE_CUSTOM = 1 << 11, /* tools of free text; tools that a conversation changes; billing lines of chats */
-	CHAT_RULE_NO_ALIASES = 1 << 12, /* members of namespaces are not followed to the messages: until 0.32 */
+	CHAT_RULE_SALT = 1 << 12,   /* /v1/messages has a cache_salt */
+	CHAT_RULE_PROBING =
+		1 << 13, /* the template is tried for where /v1/messages' systems go; before: to the front */
+	CHAT_RULE_NO_ALIASES = 1 << 14, /* members of namespaces are not followed to the messages: until 0.32 */
 };
 #define CHAT_RULES_UNKNOWN UINT32_MAX
 

@@ -21,7 +21,7 @@ struct chat {
 	const struct chat_in *in;
 	bool parts;
 	struct val messages, tools, documents, kwargs, add_prompt, go_on, effort;
-	struct val system, thinking, output;	   /* /v1/messages */
+	struct val system, thinking, output, salt; /* /v1/messages */
 	struct val input, instructions, reasoning; /* /v1/responses */
 	/* Messages are the engine's own, not a client's: nothing reads them again before the template does. */
 	bool own;

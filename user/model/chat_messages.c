@@ -87,6 +87,8 @@ static bool merges(struct run *r, const struct chat *c, struct val messages)
 		any |= is_system(r, messages.at[i]);
 	if (any && c->in->habits.system_first == CHAT_UNKNOWN)
 		run_unsure(r, "whether system messages are moved to the front is not known of this template");
+	if (any && c->in->habits.system_first != CHAT_YES)
+		rule(r, c, CHAT_RULE_PROBING);
 	return any && c->in->habits.system_first == CHAT_YES;
 }
 
@@ -393,6 +395,8 @@ void chat_from_messages(struct run *r, struct chat *c)
 	bool merge;
 
 	rule(r, c, CHAT_RULE_MESSAGES);
+	if (!absent(c->salt))
+		rule(r, c, CHAT_RULE_SALT);
 	for (uint32_t i = 0; i < from.n; i++)
 		must_be(r, from.at[i], V_DICT, "a message");
 	merge = merges(r, c, from);

@@ -5,6 +5,7 @@
  * selftests/real). Transformers differ too: 5.24 drops members that are null; vLLM 0.33 wants an older one.
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "model/chat.h"
 
@@ -15,15 +16,23 @@ static const struct {
 	uint8_t since; /* minor version of 0.x */
 	uint32_t rules;
 } table[] = {
-	{ 20, CHAT_RULE_TOOL_TEXT },   { 21, CHAT_RULE_REFERENCE }, { 22, CHAT_RULE_EFFORT | CHAT_RULE_BY_NAME },
-	{ 23, CHAT_RULE_DEVELOPER },   { 24, CHAT_RULE_MESSAGES },  { 26, CHAT_RULE_PART_EXTRAS },
-	{ 27, CHAT_RULE_RESPONSES },   { 29, CHAT_RULE_ARGUMENTS }, { 30, CHAT_RULE_BY_MACRO },
-	{ 31, CHAT_RULE_NO_THINKING }, { 32, CHAT_RULE_CUSTOM },
+	{ 20, CHAT_RULE_TOOL_TEXT },
+	{ 21, CHAT_RULE_REFERENCE },
+	{ 22, CHAT_RULE_EFFORT | CHAT_RULE_BY_NAME },
+	{ 23, CHAT_RULE_DEVELOPER },
+	{ 24, CHAT_RULE_MESSAGES },
+	{ 26, CHAT_RULE_PART_EXTRAS },
+	{ 27, CHAT_RULE_RESPONSES | CHAT_RULE_SALT },
+	{ 29, CHAT_RULE_ARGUMENTS },
+	{ 30, CHAT_RULE_BY_MACRO },
+	{ 31, CHAT_RULE_NO_THINKING | CHAT_RULE_PROBING },
+	{ 32, CHAT_RULE_CUSTOM },
 };
 #define ALIASES_SINCE 33
 
 uint32_t chat_rules_lacking(const char *version, char *why, size_t why_len)
 {
+	bool dev = strstr(version, "dev");
 	unsigned major, minor;
 	uint32_t lacking = 0;
 
@@ -31,7 +40,8 @@ uint32_t chat_rules_lacking(const char *version, char *why, size_t why_len)
 		snprintf(why, why_len, version[0] ? "%.31s is no version" : "the version is not known", version);
 		return CHAT_RULES_UNKNOWN;
 	}
-	if (major != 0 || minor < OLDEST || minor > NEWEST) {
+	/* What is called a development version of the newest may be ahead of it already. */
+	if (major != 0 || minor < OLDEST || minor > NEWEST || (dev && minor == NEWEST)) {
 		snprintf(why, why_len, "what vLLM %.31s does to a chat is not known, only that of 0.%u to 0.%u",
 			 version, OLDEST, NEWEST);
 		return CHAT_RULES_UNKNOWN;
@@ -39,5 +49,5 @@ uint32_t chat_rules_lacking(const char *version, char *why, size_t why_len)
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
 		if (minor < table[i].since)
 			lacking |= table[i].rules;
-	return minor >= ALIASES_SINCE ? lacking | CHAT_RULE_NO_ALIASES : lacking;
+	return minor + dev >= ALIASES_SINCE ? lacking | CHAT_RULE_NO_ALIASES : lacking;
 }
