@@ -148,7 +148,8 @@ static void ask(struct scene *c, const char *answer)
 	ask_host(c, "GET", "127.0.0.1", NULL, answer, 2000);
 }
 
-#define OK "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+#define INTERIM "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Go\r\n\r\nHTTP/1.1 103 On\r\n\r\n"
+#define OK	"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
 static void an_answer_is_whole_whatever_its_framing_and_its_pieces(void **state)
 {
@@ -191,6 +192,7 @@ static void what_is_no_answer_says_why(void **state)
 		{ "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel!",
 		  "the connection broke before the answer was whole" },
 		{ "!", "the connection broke before the answer was whole" },
+		{ INTERIM INTERIM INTERIM "?", "the answer is not HTTP/1.1" },
 		{ "HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\nh", "the answer is larger than 1 MiB" },
 		{ "?", "no answer within 0.05 s" },
 		{ "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel?", "no answer within 0.05 s" },

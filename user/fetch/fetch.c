@@ -19,8 +19,10 @@
 #include "base/time.h"
 #include "fetch/fetch_int.h"
 
-#define RX_SIZE	  65536
-#define SPARE_MAX (256u << 10)
+#define RX_SIZE	    65536
+#define SPARE_MAX   (256u << 10)
+#define INTERIM_MAX 8
+#define READS_MAX   16 /* in one turn; timers must have theirs */
 
 struct fetch {
 	struct loop *loop;
@@ -38,6 +40,7 @@ static void disconnect(struct fetch_ask *a)
 	if (fd < 0)
 		return;
 	loop_fd_del(&a->io);
+	list_del(&a->more.link);
 	close(fd);
 	a->connecting = false;
 }
@@ -71,6 +74,7 @@ static void finish(struct fetch_ask *a)
 	lookup_give_up(a->lookup);
 	a->lookup = NULL;
 	buf_free(&a->head);
+	list_del(&a->more.link);
 	loop_defer(a->f->loop, &a->over);
 }
 
@@ -166,6 +170,8 @@ static ssize_t take_head(struct fetch_ask *a, struct str s)
 	if (r)
 		return r;
 	a->scanned = 0;
+	if (h->status < 200 && ++a->interim > INTERIM_MAX)
+		return -EBADMSG;
 	if (h->status >= 200) {
 		a->headed = true;
 		a->status = h->status;
@@ -235,11 +241,16 @@ static void receive(struct fetch_ask *a)
 {
 	struct fetch *f = a->f;
 
-	while (waits(a) && a->io.fd >= 0) {
-		ssize_t n = recv(a->io.fd, f->rx, RX_SIZE, 0);
+	for (unsigned i = 0; waits(a) && a->io.fd >= 0; i++) {
+		ssize_t n;
 		size_t rest = 0;
 		int r;
 
+		if (i == READS_MAX) {
+			loop_defer(f->loop, &a->more);
+			return;
+		}
+		n = recv(a->io.fd, f->rx, RX_SIZE, 0);
 		if (n < 0 && errno == EAGAIN)
 			return;
 		if (n < 0 && errno == EINTR)
@@ -260,6 +271,11 @@ static void receive(struct fetch_ask *a)
 			return;
 		}
 	}
+}
+
+static void receive_more(struct loop_work *w)
+{
+	receive(container_of(w, struct fetch_ask, more));
 }
 
 static void transmit(struct fetch_ask *a)
@@ -452,6 +468,7 @@ void fetch_init(struct fetch_ask *a, struct fetch *f, size_t body_max, void (*do
 	*a = (struct fetch_ask){ .f = f, .body_max = body_max, .done = done, .io.fd = -1 };
 	loop_timer_init(&a->timer, expired);
 	loop_work_init(&a->over, over);
+	loop_work_init(&a->more, receive_more);
 }
 
 int fetch_go(struct fetch_ask *a, const char *method, const char *url, const char *key, uint64_t timeout_ns)
@@ -472,7 +489,7 @@ int fetch_go(struct fetch_ask *a, const char *method, const char *url, const cha
 	a->error[0] = '\0';
 	a->status = 0;
 	a->headed = false;
-	a->scanned = 0;
+	a->scanned = a->interim = 0;
 	a->timeout_ns = timeout_ns;
 	a->running = true;
 	begin(a);
@@ -487,6 +504,7 @@ void fetch_fini(struct fetch_ask *a)
 	lookup_give_up(a->lookup);
 	disconnect(a);
 	list_del(&a->over.link);
+	list_del(&a->more.link);
 	a->lookup = NULL;
 	a->running = false;
 	buf_free(&a->request);

@@ -47,9 +47,11 @@ struct fetch_ask {
 	struct net_addr addr[8];  /* to try, <at> is the next */
 	unsigned naddrs, at;
 	bool connecting, hup;
-	bool reused; /* the connection has brought an answer before, and nothing of this one */
+	bool reused;	       /* the connection has brought an answer before, and nothing of this one */
+	struct loop_work more; /* to receive, in the next turn */
 	struct buf head;
 	size_t scanned;
+	unsigned interim; /* heads of 1xx so far */
 	bool headed, keep;
 	enum http_framing framing;
 	uint64_t left;
