@@ -242,7 +242,7 @@ static void what_is_nothing_saved_is_refused_whole(void **state)
 	static const unsigned holder[2][HOLDERS] = { { 0, 1, 2, 3, 4, 5 }, { 0, 1, 2, 3, 4, 5 } };
 	struct kvindex *x, *y;
 	struct index_stats st;
-	struct buf b = { 0 };
+	struct buf b = { 0 }, twice = { 0 };
 	unsigned refused = 0;
 
 	rng = (struct rng){ 79 };
@@ -267,6 +267,14 @@ static void what_is_nothing_saved_is_refused_whole(void **state)
 		index_clear(y, 0);
 	}
 	assert_true(refused > 500);
+	/* References of no tier; all hashes twice. */
+	b.mem[43] ^= 0x40;
+	assert_int_equal(index_load(y, 0, buf_data(&b), buf_len(&b)), -EBADMSG);
+	b.mem[43] ^= 0x40;
+	assert_int_equal(buf_put(&twice, buf_data(&b), buf_len(&b)), 0);
+	assert_int_equal(buf_put(&twice, buf_data(&b), buf_len(&b)), 0);
+	assert_int_equal(index_load(y, 0, buf_data(&twice), buf_len(&twice)), -EBADMSG);
+	buf_free(&twice);
 	index_stats(y, &st);
 	assert_int_equal(st.keys, 0);
 	assert_int_equal(index_load(y, 0, "", 0), 0);

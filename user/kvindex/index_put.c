@@ -196,6 +196,11 @@ static int store(struct kvindex *x, unsigned holder, uint64_t hash, uint32_t id,
 	return 0;
 }
 
+bool index_knows(const struct kvindex *x, unsigned holder, uint64_t hash)
+{
+	return entry_find(x, &x->holder[holder], hash);
+}
+
 int index_restore_entry(struct kvindex *x, unsigned holder, uint64_t hash, uint32_t id, uint32_t refs)
 {
 	struct entry *e;

@@ -95,7 +95,7 @@ static const struct saved **records(const char *p, size_t n, size_t *ret_n)
 			goto bad;
 		s = (const struct saved *)(const void *)(p + at);
 		left = sizeof(*s) + s->nkeys * sizeof(uint64_t);
-		if (left > n - at || !s->refs || !s->tok_end || !s->node || s->node > ID_MASK)
+		if (left > n - at || !s->refs || s->refs >> TIER_N * REFS_BITS || !s->tok_end || !s->node || s->node > ID_MASK)
 			goto bad;
 	}
 	all = malloc((count + 1) * sizeof(*all));
@@ -122,6 +122,8 @@ static int load_one(struct kvindex *x, unsigned holder, struct pmap *ids, const 
 	uint32_t *to;
 	int r;
 
+	if (index_knows(x, holder, s->hash)) /* a record twice: what <ids> names could go */
+		return -EBADMSG;
 	if (known)
 		return index_restore_entry(x, holder, s->hash, *known, s->refs);
 	if (s->parent && !up)

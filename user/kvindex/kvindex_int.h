@@ -356,6 +356,7 @@ bool index_fits(const struct kvindex *x, size_t more);				      /* without evict
 void entry_sweep(struct kvindex *x, unsigned holder, const uint64_t *gone); /* drop entries of these nodes (bitmap) */
 size_t entry_more(const struct kvindex *x, const struct holder *h); /* bytes that one more block makes the maps grow */
 void holder_active(struct kvindex *x, unsigned holder);
+bool index_knows(const struct kvindex *x, unsigned holder, uint64_t hash);
 /* The holder has the node under this hash, with these references; 0 or -ENOMEM. */
 int index_restore_entry(struct kvindex *x, unsigned holder, uint64_t hash, uint32_t id, uint32_t refs);
 
