@@ -7,10 +7,14 @@
  * Saving. One stream at a time is copied by the events thread, between two batches, so cursor and blocks belong
  * together: a millisecond or two for 60,000 blocks. A thread that lives as long as one save writes what was copied,
  * sums and syncs it, and gives the file its name when it is whole. There is one copy at a time. At the end of the
- * process all of it is written at once.
+ * process all of it is written at once, unless nothing was applied since: a start that fails, or a process that ends
+ * before it knows its pods, leaves the file as it was. While pods may still come for what was taken in, the sections of
+ * those that have not are copied into the new file.
+ *
+ * Two processes may overlap: who writes holds a lock on the file that has no name yet, and the other's save fails.
  *
  * Loading. A file is looked at when the process starts: magic, schema, lengths, sums; it is taken as a whole or not at
- * all. Its secrets are the new index's, its sections wait mapped. A pod that is followed finds its own by name, rank,
+ * all. Its secrets are the new index's, its sections wait in memory. A pod that is followed finds its own by name, rank,
  * vocabulary; with them the cursor, so that it is asked for what came behind, first for the batch that was the last:
  * the same contents prove that it is the same process (follow.c). Until then its blocks are stale. What does not prove
  * itself, and all that is still stale or unasked for when <stale_ns> are over, goes.
@@ -19,7 +23,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,7 +34,6 @@
 #define MAGIC	   "KVSINDEX"
 #define SCHEMA	   1
 #define BASE_MAX   256
-#define FILE_MAX   (UINT64_C(1) << 40)
 #define PACE_NS	   (20 * NS_PER_MS)
 #define SUM_SEED   UINT64_C(0x6b76696e646578)
 #define NAME_BYTES 64
@@ -58,7 +61,7 @@ _Static_assert(sizeof(struct head) % 8 == 0 && sizeof(struct section) % 8 == 0, 
 _Static_assert(POD_NAME_MAX <= NAME_BYTES && VOCAB_SOURCE <= 40, "names fit");
 
 struct index_file {
-	char *map;
+	char *mem;
 	size_t bytes;
 };
 
@@ -68,11 +71,13 @@ struct keep {
 	struct events_keep given; /* for the pods that come */
 	struct loop_timer due, stale;
 	struct events *e;
-	uint64_t batches; /* applied when it was last saved */
+	uint64_t batches; /* applied when the last save that went well began, or at the start */
+	uint64_t begun;	  /* applied when this save began */
 	/* a save: the streams that are still to be copied, and what the thread has not written yet */
 	bool saving;
 	struct follow *at;
 	unsigned rank;
+	size_t taken; /* of <given.from>: what is before was copied */
 	pthread_t writer;
 	pthread_mutex_t lock;
 	pthread_cond_t more;
@@ -87,7 +92,7 @@ struct keep {
 
 static const struct section *section_at(const struct index_file *f, size_t at)
 {
-	const struct section *s = (const struct section *)(const void *)(f->map + at);
+	const struct section *s = (const struct section *)(const void *)(f->mem + at);
 
 	if (f->bytes - at < sizeof(*s) || s->bytes < sizeof(*s) || s->bytes > f->bytes - at || s->bytes % 8)
 		return NULL;
@@ -101,7 +106,7 @@ static uint64_t section_sum(const struct section *s)
 
 static const char *file_check(const struct index_file *f)
 {
-	const struct head *h = (const struct head *)(const void *)f->map;
+	const struct head *h = (const struct head *)(const void *)f->mem;
 	size_t at = sizeof(*h);
 	uint64_t sums = 0;
 
@@ -127,8 +132,38 @@ void index_file_close(struct index_file *f)
 {
 	if (!f)
 		return;
-	munmap(f->map, f->bytes);
+	free(f->mem);
 	free(f);
+}
+
+/* Read, not mapped: who cuts the file off must not end the process. What is missing fails the check. */
+static int file_read(int fd, size_t n, struct index_file **ret)
+{
+	struct index_file *f = calloc(1, sizeof(*f));
+
+	if (f)
+		f->mem = malloc(n);
+	while (f && f->mem && f->bytes < n) {
+		ssize_t k = read(fd, f->mem + f->bytes, n - f->bytes);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0) {
+			int e = errno;
+
+			index_file_close(f);
+			return e;
+		}
+		if (k == 0)
+			break;
+		f->bytes += (size_t)k;
+	}
+	if (!f || !f->mem) {
+		free(f);
+		return ENOMEM;
+	}
+	*ret = f;
+	return 0;
 }
 
 struct index_file *index_file_open(const char *path, struct index_secrets *ret, int64_t *ret_written, char *why,
@@ -145,24 +180,14 @@ struct index_file *index_file_open(const char *path, struct index_secrets *ret, 
 		e = EBADMSG;
 		bad = "it is no kept index";
 	} else {
-		f = malloc(sizeof(*f));
-		e = ENOMEM;
-		if (f) {
-			f->bytes = (size_t)st.st_size;
-			f->map = mmap(NULL, f->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-			e = errno;
-		}
-		if (f && f->map == MAP_FAILED) {
-			free(f);
-			f = NULL;
-		}
+		e = file_read(fd, (size_t)st.st_size, &f);
 	}
 	if (fd >= 0)
 		close(fd);
 	if (f) {
 		bad = file_check(f);
 		if (!bad) {
-			const struct head *h = (const struct head *)(const void *)f->map;
+			const struct head *h = (const struct head *)(const void *)f->mem;
 
 			*ret = (struct index_secrets){ h->base, h->key };
 			*ret_written = h->written;
@@ -180,7 +205,7 @@ struct index_file *index_file_open(const char *path, struct index_secrets *ret, 
 
 static const struct section *section_find(const struct index_file *f, const struct stream *s)
 {
-	const struct head *h = (const struct head *)(const void *)f->map;
+	const struct head *h = (const struct head *)(const void *)f->mem;
 	size_t at = sizeof(*h);
 
 	for (uint32_t i = 0; i < h->sections; i++) {
@@ -301,16 +326,38 @@ static int write_section(struct keep *k, struct buf *b)
 	return write_all(k->fd, buf_data(b), buf_len(b));
 }
 
+/* Empty, ours alone by its lock, and still what <path> names. */
+static int tmp_open(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), r = 0;
+	struct stat a, b;
+
+	if (fd < 0)
+		return -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+		r = -EBUSY; /* where there are no locks it is written all the same */
+	else if (fstat(fd, &a) || lstat(path, &b) || ftruncate(fd, 0))
+		r = -errno;
+	else if (a.st_dev != b.st_dev || a.st_ino != b.st_ino)
+		r = -EBUSY; /* renamed by who had the lock */
+	if (!r)
+		return fd;
+	close(fd);
+	return r;
+}
+
 static int file_begin(struct keep *k)
 {
 	struct index_secrets s;
+	int r;
 
 	index_secrets_of(k->e->x, &s);
 	k->head = (struct head){ .schema = SCHEMA, .bytes = sizeof(k->head), .base = s.base, .key = s.key };
 	memcpy(k->head.magic, MAGIC, sizeof(k->head.magic));
 	k->head.written = (int64_t)time(NULL);
-	k->fd = open(k->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	return k->fd < 0 ? -errno : write_all(k->fd, (char *)&k->head, sizeof(k->head));
+	r = tmp_open(k->tmp);
+	k->fd = r < 0 ? -1 : r;
+	return r < 0 ? r : write_all(k->fd, (char *)&k->head, sizeof(k->head));
 }
 
 static int file_end(struct keep *k, int r)
@@ -323,12 +370,13 @@ static int file_end(struct keep *k, int r)
 		r = -EIO;
 	if (!r && fsync(k->fd))
 		r = -errno;
-	if (k->fd >= 0)
-		close(k->fd);
 	if (!r && rename(k->tmp, k->path))
 		r = -errno;
+	if (k->fd < 0)
+		return r;
 	if (r)
 		unlink(k->tmp);
+	close(k->fd); /* last: it is the lock */
 	return r;
 }
 
@@ -389,7 +437,7 @@ static void save_over(struct keep *k)
 	k->saving = false;
 	stats_inc(k->e->st, k->err ? STATS_INDEX_SAVE_FAIL : STATS_INDEX_SAVED);
 	if (!k->err)
-		k->batches = batches(k);
+		k->batches = k->begun;
 }
 
 static void save_begin(struct keep *k)
@@ -398,6 +446,8 @@ static void save_begin(struct keep *k)
 	atomic_store(&k->done, false);
 	k->at = list_empty(&k->e->pods) ? NULL : container_of(k->e->pods.next, struct follow, link);
 	k->rank = 0;
+	k->taken = sizeof(struct head);
+	k->begun = batches(k);
 	k->saving = pthread_create(&k->writer, NULL, write_on, k) == 0;
 	if (!k->saving)
 		stats_inc(k->e->st, STATS_INDEX_SAVE_FAIL);
@@ -431,20 +481,54 @@ void keep_forget(struct follow *f)
 	k->at = f->link.next == &k->e->pods ? NULL : container_of(f->link.next, struct follow, link);
 }
 
+static bool is_followed(const struct keep *k, const struct section *x)
+{
+	list_for_each (it, &k->e->pods) {
+		const struct follow *f = container_of(it, struct follow, link);
+
+		if (x->rank < f->nranks && strcmp(f->pod->name, x->pod) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The next section: first those of pods that may still come. Whether there is one. */
+static bool section_next(struct keep *k, struct buf *to)
+{
+	const struct index_file *from = k->given.from;
+	struct stream *s;
+
+	while (from && k->taken < from->bytes) {
+		const struct section *x = section_at(from, k->taken);
+
+		k->taken += x->bytes;
+		if (!is_followed(k, x) && buf_put(to, x, x->bytes) == 0)
+			return true;
+	}
+	while ((s = save_next(k))) {
+		if (put_section(k, s, to) == 0)
+			return true;
+		buf_free(to);
+	}
+	return false;
+}
+
 static void save_step(struct keep *k)
 {
 	struct buf b = { 0 };
-	struct stream *s;
 
-	if (writer_is_busy(k) || k->last)
-		return;
-	s = save_next(k);
-	if (!s)
-		hand_over(k, NULL);
-	else if (put_section(k, s, &b))
-		buf_free(&b);
-	else
-		hand_over(k, &b);
+	if (!writer_is_busy(k) && !k->last)
+		hand_over(k, section_next(k, &b) ? &b : NULL);
+}
+
+/* What is left of a save, at once. */
+static void save_rest(struct keep *k)
+{
+	while (!k->last) {
+		save_step(k);
+		usleep(1000);
+	}
+	save_over(k);
 }
 
 static void due(struct loop_timer *t)
@@ -487,6 +571,7 @@ int keep_start(struct events *e, const struct events_keep *given)
 	k->e = e;
 	k->given = *given;
 	k->every_ns = given->every_ns;
+	k->batches = batches(k);
 	pthread_mutex_init(&k->lock, NULL);
 	pthread_cond_init(&k->more, NULL);
 	loop_timer_init(&k->due, due);
@@ -518,32 +603,15 @@ void keep_cancel(struct events *e)
 void keep_stop(struct events *e)
 {
 	struct keep *k = e->keep;
-	struct buf b = { 0 };
-	struct stream *s;
-	int r;
 
 	if (!k)
 		return;
-	if (k->saving) {
-		hand_over(k, NULL);
-		save_over(k);
-	}
-	save_begin(k);
-	for (r = k->saving ? 0 : -EAGAIN; !r && (s = save_next(k));) {
-		while (writer_is_busy(k))
-			usleep(1000);
-		if (put_section(k, s, &b))
-			buf_free(&b);
-		else
-			hand_over(k, &b);
-		b = (struct buf){ 0 };
-	}
-	if (k->saving) {
-		while (writer_is_busy(k))
-			usleep(1000);
-		hand_over(k, NULL);
-		save_over(k);
-	}
+	if (k->saving)
+		save_rest(k);
+	if (batches(k) != k->batches)
+		save_begin(k);
+	if (k->saving)
+		save_rest(k);
 	e->keep = NULL;
 	index_file_close(k->given.from);
 	keep_free(k);
