@@ -243,6 +243,7 @@ static struct kvindex *make_index(struct agent *a)
 	struct index_secrets secrets;
 	int64_t written = 0;
 	char why[512], age[24];
+	struct kvindex *x;
 
 	if (!*path)
 		return index_new(&a->qsbr, a->cfg->memory_index, INDEX_HOLDERS);
@@ -252,9 +253,17 @@ static struct kvindex *make_index(struct agent *a)
 		log_warn("the kept index cannot be used: the gateway starts without prefixes", "why", why);
 	if (!a->kept)
 		return index_new(&a->qsbr, a->cfg->memory_index, INDEX_HOLDERS);
+	x = index_new_with(&a->qsbr, a->cfg->memory_index, INDEX_HOLDERS, &secrets);
+	if (!x && errno == EINVAL) {
+		log_warn("the kept index cannot be used: the gateway starts without prefixes", "why",
+			 "its secrets are none");
+		index_file_close(a->kept);
+		a->kept = NULL;
+		return index_new(&a->qsbr, a->cfg->memory_index, INDEX_HOLDERS);
+	}
 	snprintf(age, sizeof(age), "%lld s", (long long)(time(NULL) - written));
 	log_info("the kept index is taken in as stale", "file", path, "age", age);
-	return index_new_with(&a->qsbr, a->cfg->memory_index, INDEX_HOLDERS, &secrets);
+	return x;
 }
 
 static int make_shared(struct agent *a)
@@ -485,6 +494,7 @@ void agent_free(struct agent *a)
 		return;
 	if (proxy_stop(a->proxy)) {
 		log_info("streams are left to the kernel");
+		events_stop(a->events); /* keeps the index; its sockets are no stream's */
 		return; /* sockets must close with the process, not before: so the kernel knows them for orphans */
 	}
 	admin_stop(a->admin);
