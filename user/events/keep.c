@@ -14,10 +14,10 @@
  * Two processes may overlap: who writes holds a lock on the file that has no name yet, and the other's save fails.
  *
  * Loading. A file is looked at when the process starts: magic, schema, lengths, sums; it is taken as a whole or not at
- * all. Its secrets are the new index's, its sections wait in memory. A pod that is followed finds its own by name, rank,
- * vocabulary; with them the cursor, so that it is asked for what came behind, first for the batch that was the last:
- * the same contents prove that it is the same process (follow.c). Until then its blocks are stale. What does not prove
- * itself, and all that is still stale or unasked for when <stale_ns> are over, goes.
+ * all. Its secrets are the new index's, its sections wait in memory. A pod that is followed finds its own by name,
+ * rank, vocabulary; with them the cursor, so that it is asked for what came behind, first for the batch that was the
+ * last: the same contents prove that it is the same process (follow.c). Until then its blocks are stale. What does not
+ * prove itself, and all that is still stale or unasked for when <stale_ns> are over, goes.
  */
 #include <errno.h>
 #include <fcntl.h>
