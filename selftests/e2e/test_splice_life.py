@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon's life and its host's while the kernel carries answers: death, upgrade, modes, devices, full maps."""
 import glob
+import json
 import os
 import signal
 import socket
@@ -185,6 +186,24 @@ def test_an_upgrade_breaks_no_stream(w):
     third.start(new, first=200)
     third.wait()
     new.counts('requests_done_total{end="complete"', 15)
+
+
+@lib.wire("tc")
+def test_the_index_is_kept_though_streams_are_left_to_the_kernel(w):
+    w.odd |= ORPHANS
+    sim = w.sim("--inter-token-latency", "20ms", wires=True)
+    g = w.gateway([sim], pool="model-path: " + os.path.join(lib.TOP, "selftests/data/bytes-tokenizer"), extra="index: {keep: %s}" % w.path("kept"))
+    with g.connect() as c:
+        c.send(request(json.dumps({"model": "m", "prompt": "word " * 200, "max_tokens": 60, "stream": True}).encode()))
+        c.answer(head_only=True)
+        armed(g)
+        until(lambda: g.metric("kv_events_total"), "events")
+        os.kill(g.pid, signal.SIGTERM)
+        until(lambda: "draining" in g.output(), "it drains")
+        os.kill(g.pid, signal.SIGTERM)
+        need(g.p.wait(10) == 0, "exit status %d" % g.p.returncode)
+        need("left to the kernel" in g.output(), g.output())
+        need(os.path.getsize(w.path("kept")) > 1000, "nothing was kept")
 
 
 @lib.wire("tc")
