@@ -742,6 +742,7 @@ def test_a_kept_index_that_is_damaged_is_refused_by_name(w):
         g = keeping(w, [sim])
         need(w.path("kept") in g.output() and "starts without prefixes" in g.output(), "%d bytes: %s" % (len(data), g.output()))
         until(lambda: shown(g, sim)[0] == "live", "events flow")
+        quiet(g)
         exact(ask(g, p), cached(900))
         g.stop()
     with open(w.path("kept"), "wb") as f:
