@@ -95,7 +95,8 @@ static const struct saved **records(const char *p, size_t n, size_t *ret_n)
 			goto bad;
 		s = (const struct saved *)(const void *)(p + at);
 		left = sizeof(*s) + s->nkeys * sizeof(uint64_t);
-		if (left > n - at || !s->refs || s->refs >> TIER_N * REFS_BITS || !s->tok_end || !s->node || s->node > ID_MASK)
+		if (left > n - at || !s->refs || s->refs >> TIER_N * REFS_BITS || !s->tok_end || !s->node ||
+		    s->node > ID_MASK)
 			goto bad;
 	}
 	all = malloc((count + 1) * sizeof(*all));
